@@ -1,0 +1,35 @@
+# Every target makes the virtual environment and installs what it needs when it is absent.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: demo test lint bench toy clean
+.DEFAULT_GOAL := test
+
+$(READY): setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## the whole chain on a small generated world, offline: build/demo/summary.json
+	$(BIN)/python -m tests.world.demo
+
+test: $(READY) lint  ## all tests that need neither Java nor a GPU
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## speed and memory, with a baseline in the same run: build/bench.json
+	$(BIN)/python -m tests.benchmarks
+
+toy: $(READY)  ## balanced against unbalanced, 5 seeds: build/toy/table.json
+	$(BIN)/python -m tests.world.toy
+
+clean:
+	rm -rf build

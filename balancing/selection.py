@@ -1,0 +1,77 @@
+"""The decision: which rows of a matched part are in the curated set. Vectorised; offline curation and the trainer's online one share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from balancing.counts import list_arrays, rows_by_language
+from balancing.sampling import chosen, kept, place_among_languages, text_probabilities
+from metadata.tally import Tally
+
+
+def row_probabilities(matched: pa.Table, probability: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Probability with which each row's text is kept once it is chosen; 0 for a language that has none. float64, shape (rows,).
+
+    ``matched`` needs the columns lang and entries, sorted by lang; ``probability``: per language, by entry id.
+
+    Raises:
+        ValueError: an entry id lies outside the language's list.
+    """
+    entries, offsets = list_arrays(matched.column("entries"))
+    out = np.zeros(len(matched))
+    for lang, first, end in rows_by_language(matched):
+        if lang in probability:
+            ids = entries[offsets[first] : offsets[end]]
+            outside = ids[(ids < 0) | (ids >= len(probability[lang]))]
+            if len(outside):
+                raise ValueError(f"{lang}: entry id {outside[0]} is outside the list of {len(probability[lang])} entries")
+            out[first:end] = text_probabilities(probability[lang], ids, offsets[first : end + 1] - offsets[first])
+    return out
+
+
+def chosen_rows(matched: pa.Table, siblings: pa.Table, *, selected: frozenset[str], seed: int, epoch: int) -> np.ndarray:
+    """Whether each row is the text that is chosen of its image's unique texts in the selected languages. Boolean, shape (rows,)."""
+    structs = siblings.column("n").combine_chunks()
+    n_names = pc.struct_field(structs.flatten(), "lang")
+    row_names = matched.column("lang").cast(pa.string())
+    names = sorted({*pc.unique(n_names).to_pylist(), *pc.unique(row_names).to_pylist()})
+    table = pa.array(names, pa.string())
+    _, offsets = list_arrays(structs)
+    before, total = place_among_languages(
+        pc.index_in(row_names, table).to_numpy(),
+        pc.index_in(n_names, table).to_numpy(),
+        pc.struct_field(structs.flatten(), "n").to_numpy(),
+        offsets,
+        np.array([name in selected for name in names], dtype=bool),
+    )
+    mine = pc.is_in(row_names, pa.array(sorted(selected), pa.string())).to_numpy()
+    rank = np.where(mine, siblings.column("rank").to_numpy(), -1)
+    return chosen(matched.column("image_key").to_numpy(), rank, before, total, seed=seed, epoch=epoch)
+
+
+def select_rows(
+    matched: pa.Table, siblings: pa.Table, *, probability: Mapping[str, np.ndarray], seed: int, epoch: int = 0, tally: Tally
+) -> tuple[np.ndarray, np.ndarray]:
+    """The curated rows of one matched part: ascending row numbers, and the probability of each.
+
+    ``matched`` needs the columns lang, entries, image_key, pair_key. A language without probabilities takes no part.
+    Drops: duplicate, language_not_selected, not_chosen (another text of the image is), balanced_away.
+    """
+    unique = siblings.column("keep").to_numpy()
+    selected = pc.is_in(matched.column("lang").cast(pa.string()), pa.array(sorted(probability), pa.string())).to_numpy() & unique
+    is_chosen = chosen_rows(matched, siblings, selected=frozenset(probability), seed=seed, epoch=epoch) & selected
+    candidates = np.flatnonzero(is_chosen)
+    taken = matched.take(pa.array(candidates))
+    odds = row_probabilities(taken, probability)
+    stays = kept(taken.column("pair_key").to_numpy(), odds, seed=seed, epoch=epoch)
+    tally.read += len(matched)
+    tally.drop("duplicate", int(np.count_nonzero(~unique)))
+    tally.drop("language_not_selected", int(np.count_nonzero(unique & ~selected)))
+    tally.drop("not_chosen", int(np.count_nonzero(selected & ~is_chosen)))
+    tally.drop("balanced_away", int(np.count_nonzero(~stays)))
+    tally.emitted += int(np.count_nonzero(stays))
+    return candidates[stays], odds[stays]

@@ -1,0 +1,221 @@
+"""From candidates to the list of entries of a language: merging, stable ids, reading and writing.
+
+Entries are case-sensitive; an id is a position in the list. The same candidates give the same list, in whatever order they come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from metadata.ngrams import NGRAM_SCHEMA, select_bigrams, select_unigrams
+from metadata.recipes import Recipe
+from metadata.text import PUNCTUATION, RuleSet, can_match
+from metadata.titles import VIEWS_SCHEMA, select_titles
+
+#: Grows whenever a rule below changes in a way that can change a result.
+ENTRIES_VERSION = 1
+
+#: ``id`` is the row number. ``score`` is what ranked the entry in its source: the count of a unigram, the PMI in bits of a bigram, the
+#: views of a title; null in the other sources.
+ENTRIES_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int32(), nullable=False),
+        pa.field("entry", pa.string(), nullable=False),
+        pa.field("source", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field("score", pa.float64()),
+    ]
+)
+#: In the order of merging: the first source to name an entry keeps it.
+SOURCES = ("number", "wordnet", "unigram", "bigram", "title", "extra")
+
+_PUNCTUATION_OR_SPACE = PUNCTUATION | {" "}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What the stages before found for one Wikipedia; whatever is absent is empty.
+
+    ``wordnet``: lemmas. ``unigrams``, ``bigrams``: all of them, in ``NGRAM_SCHEMA``. ``tokens``: the sum of the unigram counts.
+    ``titles``: columns ``title``, each once, and ``views``. ``extra``: a user's own entries, in the order in which they are to stand.
+    """
+
+    wordnet: Sequence[str] = ()
+    unigrams: pa.Table = field(default_factory=NGRAM_SCHEMA.empty_table)
+    bigrams: pa.Table = field(default_factory=NGRAM_SCHEMA.empty_table)
+    tokens: int = 0
+    titles: pa.Table = field(default_factory=VIEWS_SCHEMA.empty_table)
+    extra: Sequence[str] = ()
+
+
+@dataclass
+class _List:
+    """A list in the making."""
+
+    max_characters: int
+    seen: set[str] = field(default_factory=set)
+    entries: list[str] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+
+    def new(self, texts: Iterable[str]) -> Iterator[tuple[int, str]]:
+        """(place among the texts, entry) of each text that would be a new entry, its first occurrence."""
+        offered: set[str] = set()
+        for place, text in enumerate(texts):
+            entry = text.strip()
+            if entry in self.seen or entry in offered or not self._is_entry(entry):
+                continue
+            offered.add(entry)
+            yield place, entry
+
+    def add(self, source: str, entries: Sequence[str], scores: Sequence[float | None] | None = None) -> None:
+        self.entries += entries
+        self.seen.update(entries)
+        self.sources += [SOURCES.index(source)] * len(entries)
+        self.scores += [None] * len(entries) if scores is None else scores
+
+    def _is_entry(self, entry: str) -> bool:
+        if not 0 < len(entry) <= self.max_characters:
+            return False
+        return entry[0] not in PUNCTUATION or not _PUNCTUATION_OR_SPACE.issuperset(entry)
+
+    def add_best(self, source: str, select: Callable[[int], pa.Table], *, text: str, score: str, cap: int) -> int:
+        """Go down a ranking until ``cap`` entries are new; returns how many were.
+
+        ``select(n)`` gives the n best candidates that qualify, best first; ``text`` and ``score`` name its columns.
+        """
+        # Of so many candidates enough are new, unless some are no entries at all.
+        limit = cap + len(self.seen)
+        while True:
+            ranked = select(limit)
+            new = list(islice(self.new(ranked[text].to_pylist()), cap))
+            if len(new) == cap or ranked.num_rows < limit:
+                break
+            limit *= 2
+        places = pa.array([place for place, _ in new], pa.int64())
+        self.add(source, [entry for _, entry in new], ranked[score].take(places).cast(pa.float64()).to_pylist())
+        return len(new)
+
+    def table(self) -> pa.Table:
+        return _table(pa.array(self.entries, pa.string()), np.array(self.sources, np.int8), pa.array(self.scores, pa.float64()))
+
+
+def select_entries(candidates: Candidates, recipe: Recipe) -> pa.Table:
+    """The list of one Wikipedia, as ``ENTRIES_SCHEMA``, in the order numbers, WordNet, unigrams, bigrams, titles, extra.
+
+    Within a source: numbers ascending, lemmas by code point, extra entries as given, the others best first. A cap counts the entries
+    that its source adds, and the share of bigrams, rounded, is one of the unigrams that were added, as in the published figures.
+    Candidates are stripped; dropped are those that are empty, too long, or made of punctuation and spaces only.
+    """
+    result = _List(max_characters=recipe.max_characters)
+    result.add("number", [str(number) for number in range(recipe.numbers)])
+    result.add("wordnet", sorted(entry for _, entry in result.new(candidates.wordnet)))
+
+    def unigrams(limit: int) -> pa.Table:
+        return select_unigrams(candidates.unigrams, min_count=recipe.unigram_min_count, top_share=recipe.unigram_top_share, cap=limit)
+
+    def bigrams(limit: int) -> pa.Table:
+        return select_bigrams(candidates.bigrams, cap=limit, pmi_floor=recipe.bigram_pmi_floor, tokens=candidates.tokens)
+
+    def titles(limit: int) -> pa.Table:
+        return select_titles(candidates.titles, min_views=recipe.title_min_views, top_share=recipe.title_top_share, cap=limit)
+
+    selected = result.add_best("unigram", unigrams, text="gram", score="score", cap=recipe.unigram_cap)
+    bigram_cap = recipe.bigram_cap
+    if recipe.bigram_share is not None:
+        bigram_cap = min(bigram_cap, round(Fraction(str(recipe.bigram_share)) * selected))
+    result.add_best("bigram", bigrams, text="gram", score="score", cap=bigram_cap)
+    result.add_best("title", titles, text="title", score="views", cap=recipe.title_cap)
+    result.add("extra", [entry for _, entry in result.new(candidates.extra)])
+    return result.table()
+
+
+def merge_lists(lists: Iterable[pa.Table]) -> pa.Table:
+    """One list out of those of several Wikipedias: source by source, and in each source list by list; the first occurrence wins.
+
+    Args:
+        lists: ``ENTRIES_SCHEMA``, the list's own Wikipedia first, then in the order of the language table. Caps were applied in each.
+
+    Raises:
+        ValueError: a source that is none of ``SOURCES``.
+    """
+    columns = ["entry", "source", "score"]
+    merged = pa.concat_tables([ENTRIES_SCHEMA.empty_table().select(columns), *(table.select(columns) for table in lists)])
+    sources = pc.index_in(merged["source"].cast(pa.string()), value_set=pa.array(SOURCES))
+    if sources.null_count:
+        raise ValueError(f"unknown sources of entries: {pc.unique(merged['source'].filter(pc.is_null(sources))).to_pylist()}")
+    source_numbers = sources.to_numpy().astype(np.int8)
+    by_source = np.argsort(source_numbers, kind="stable")
+    ordered = merged["entry"].take(pa.array(by_source)).combine_chunks()
+    _, first = np.unique(ordered.dictionary_encode().indices.to_numpy(), return_index=True)
+    rows = by_source[np.sort(first)]
+    taken = merged.take(pa.array(rows))
+    return _table(taken["entry"], source_numbers[rows], taken["score"])
+
+
+def entries_to_json(table: pa.Table) -> bytes:
+    """The entries in order as a JSON list of strings in UTF-8: the ``metadata.json`` of MetaCLIP and its kin."""
+    return json.dumps(table["entry"].to_pylist(), ensure_ascii=False).encode()
+
+
+def entries_from_json(data: bytes) -> pa.Table:
+    """A whole list as others write it, verbatim and in its order, as ``ENTRIES_SCHEMA`` with source ``extra``; repeated entries only once.
+
+    Raises:
+        ValueError: not a JSON list of strings, an empty list, or an item that is blank or no Unicode text; the message says where.
+    """
+    try:
+        items = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the entries are no JSON: {error}") from error
+    if not isinstance(items, list):
+        raise ValueError(f"the entries must be a JSON list of strings, not {type(items).__name__}")
+    if not items:
+        raise ValueError("the list of entries is empty")
+    for place, item in enumerate(items):
+        if not isinstance(item, str):
+            raise ValueError(f"item {place} of the entries is no string but {type(item).__name__}: {repr(item)[:80]}")
+        if not item.strip():
+            raise ValueError(f"item {place} of the entries is blank")
+    try:
+        entries = pa.array(list(dict.fromkeys(items)), pa.string())
+    except UnicodeEncodeError as error:
+        place = next(place for place, item in enumerate(items) if not _is_text(item))
+        raise ValueError(f"item {place} of the entries holds half a surrogate pair: {items[place][:80]!r}") from error
+    return _table(entries, np.full(len(entries), SOURCES.index("extra"), np.int8), pa.nulls(len(entries), pa.float64()))
+
+
+def entries_checksum(table: pa.Table) -> str:
+    """Identity of a list: BLAKE2b in 32 hexadecimal digits, over the lengths in bytes of all entries (uint32), then the entries."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(pc.binary_length(table["entry"]).to_numpy().astype("<u4").tobytes())
+    digest.update("".join(table["entry"].to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def never_matching(table: pa.Table, rules: RuleSet) -> int:
+    """How many entries no text can match under these rules."""
+    # Only a spaced mark can keep an entry from matching.
+    return sum(not can_match(entry, rules) for entry in table["entry"].to_pylist() if rules.mark_pattern.search(entry))
+
+
+def _table(entries: pa.Array | pa.ChunkedArray, source_numbers: npt.NDArray[np.int8], scores: pa.Array | pa.ChunkedArray) -> pa.Table:
+    sources = pa.DictionaryArray.from_arrays(pa.array(source_numbers), pa.array(SOURCES))
+    return pa.table([pa.array(np.arange(len(entries), dtype=np.int32)), entries, sources, scores], schema=ENTRIES_SCHEMA)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Beam, and nothing but wiring: one job a file, on stage directories."""

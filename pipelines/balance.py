@@ -1,0 +1,101 @@
+"""balance: draw the curated set. A map: matched part and siblings in, curated part out; a new t or seed needs nothing before it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from balancing.pairs import CURATED_SCHEMA
+from balancing.sampling import entry_probabilities
+from balancing.selection import select_rows
+from metadata.tally import Tally
+from pipelines import storage
+from pipelines.count import check_siblings
+from pipelines.errors import JobError
+from pipelines.graph import Begin, FinishStage, ProcessUnits, run
+from pipelines.options import JobConfig, option
+from pipelines.stage import Stage, Unit, open_stage, read_part
+from pipelines.thresholds import read_thresholds
+
+ABOUT = """Draw the balanced set.
+
+Of each image one of its texts is chosen, which is then kept with a probability that falls with the counts of its entries. Every draw is a
+keyed hash of --seed and the pair: the same inputs give the same set, and a smaller t gives a subset of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceConfig(JobConfig):
+    matched: str = option("the finished stage of the job match", metavar="DIR")
+    siblings: str = option("the finished stage of the job dedup", metavar="DIR")
+    thresholds: str = option("the file of the job thresholds", metavar="FILE")
+    counts: str = option("the counts that the thresholds were made from, if they were moved", default="", metavar="DIR")
+    seed: int = option("seed of all draws", default=0, metavar="N")
+
+
+@cache
+def probabilities(counts_url: str, counts_id: str, lang: str, t: float) -> np.ndarray:
+    """Probability per entry of a language, held by the process: 8 bytes an entry. ``counts_id`` tells remade counts from the old."""
+    return entry_probabilities(read_part(storage.join(counts_url, f"{lang}.parquet"))["count"].to_numpy(), t)
+
+
+def balance_unit(unit: Unit, *, stage: Stage, siblings_url: str, counts_url: str, seed: int) -> None:
+    """Draw the curated rows of one matched part and write them, sorted by image key, which mixes hosts."""
+    t = thresholds_of(stage)
+    matched = read_part(unit.url)
+    siblings = read_part(storage.join(siblings_url, unit.path))
+    if len(siblings) != len(matched):
+        raise JobError(f"{siblings_url}/{unit.path} has {len(siblings)} rows, the matched part {len(matched)}: run dedup again")
+    tally = Tally()
+    probability = {lang: probabilities(counts_url, stage.upstream["count"], lang, t[lang]) for lang in t}
+    rows, odds = select_rows(matched, siblings, probability=probability, seed=seed, tally=tally)
+    table = matched.take(pa.array(rows)).append_column(CURATED_SCHEMA.field("probability"), pa.array(odds))
+    order = np.lexsort((table["pair_key"].to_numpy(), table["image_key"].to_numpy()))
+    stage.write_part(unit, table.take(pa.array(order)).cast(CURATED_SCHEMA), tally)
+
+
+def thresholds_of(stage: Stage) -> dict[str, float]:
+    """t per language that the stage is made with: a parameter, so that workers need not read the thresholds file."""
+    return {lang: float(t) for lang, t in stage.parameters["thresholds"]["t"].items()}
+
+
+def build(pipeline: beam.Pipeline, stage: Stage, config: BalanceConfig, counts_url: str) -> None:
+    work = partial(balance_unit, stage=stage, siblings_url=config.siblings, counts_url=counts_url, seed=config.seed)
+    _ = pipeline | "Begin" >> Begin() | "BalanceParts" >> ProcessUnits(stage, work) | "FinishCurated" >> FinishStage(stage)
+
+
+def plan(config: BalanceConfig) -> tuple[Stage, list[Unit], str]:
+    """The stage, its units and where the counts are.
+
+    Raises:
+        JobError: the inputs do not belong together; names both sides.
+    """
+    matched, siblings = open_stage(config.matched, "match"), open_stage(config.siblings, "dedup")
+    check_siblings(matched, siblings)
+    body, t = read_thresholds(config.thresholds)
+    counts_url = config.counts or storage.join(storage.parent(config.thresholds), body["counts_path"])
+    counts = open_stage(counts_url, "count")
+    if counts.id != body["counts"]:
+        raise JobError(
+            f"{config.thresholds} was made from counts {body['counts']}, but {counts_url} is {counts.id}: make the thresholds again"
+        )
+    if counts.upstream["match"] != matched.id:
+        raise JobError(f"{config.thresholds} belongs to matched pairs {counts.upstream['match']}, but {config.matched} is {matched.id}")
+    stage = Stage(
+        url=config.output,
+        kind="balance",
+        parameters={"seed": config.seed, "thresholds": {"id": body["id"], "t": {lang: str(value) for lang, value in t.items()}}},
+        upstream={"match": matched.id, "dedup": siblings.id, "count": counts.id},
+        limits=config.limits,
+    )
+    return stage, matched.units(), counts_url
+
+
+def main(config: BalanceConfig, beam_args: Sequence[str]) -> None:
+    stage, units, counts_url = plan(config)
+    if stage.begin(units):
+        run(partial(build, stage=stage, config=config, counts_url=counts_url), [stage], beam_args=beam_args, workers=config.workers)

@@ -1,0 +1,26 @@
+"""finish: do by hand what the last step of a job does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.errors import JobError
+from pipelines.options import JobConfig, option
+from pipelines.stage import Stage
+
+ABOUT = """Finish a stage whose parts are all there.
+
+A job does this itself as its last step. This is for a stage whose job ended before it, or that failed for too much bad input which you
+accept: give a higher --max-bad-records or --max-bad-files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishConfig(JobConfig):
+    output: str = option("the directory of the stage", metavar="DIR", positional=True)
+
+
+def main(config: FinishConfig, beam_args: Sequence[str]) -> None:
+    if beam_args:
+        raise JobError(f"finish does not know {beam_args[0]}")
+    Stage.begun(config.output, config.limits).finish()

@@ -1,0 +1,137 @@
+"""The few shapes that every job's graph is made of, and how a graph is run.
+
+A job is a chain of steps. Each step takes and gives one element, a signal that everything before it is done, so that a graph is a line that
+reads from top to bottom, whatever the number of inputs and languages: those are in the stage's unit file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
+
+from pipelines import storage
+from pipelines.errors import JobError, message_of
+from pipelines.stage import Stage, Unit
+
+#: The embedded default. ``DirectRunner`` is a switch that may fetch another runner from the network; it is read as this one.
+EMBEDDED = "FnApiRunner"
+
+
+class Begin(beam.PTransform):
+    """The first signal."""
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[None]:
+        return pipeline | "Create" >> beam.Create([None])
+
+
+def units_to_do(_: Any, stage: Stage, group: str | None) -> list[Unit]:
+    """The units of the stage (of one group, if given) whose parts are not there yet."""
+    return [u for u in stage.units() if (group is None or u.group == group) and not stage.has_part(u)]
+
+
+def process(unit: Unit, work: Callable[[Unit], None]) -> int:
+    """Do one unit; 1, so that the units can be counted."""
+    work(unit)
+    return 1
+
+
+class ProcessUnits(beam.PTransform):
+    """Do every unit of a stage that is not done: signal → signal. ``work`` writes the unit's part."""
+
+    def __init__(self, stage: Stage, work: Callable[[Unit], None], *, group: str | None = None) -> None:
+        super().__init__()
+        self._stage, self._work, self._group = stage, work, group
+
+    def expand(self, signal: beam.PCollection) -> beam.PCollection[int]:
+        return (
+            signal
+            | "ReadUnits" >> beam.FlatMap(units_to_do, self._stage, self._group)
+            | "SpreadUnits" >> beam.Reshuffle()
+            | "ProcessUnit" >> beam.Map(process, self._work)
+            | "CountUnits" >> beam.CombineGlobally(sum)
+        )
+
+
+def finish(_: Any, stage: Stage) -> None:
+    stage.finish()
+
+
+class FinishStage(beam.PTransform):
+    """Sum the footers, write the manifest and ``_SUCCESS``: signal → signal. A step of the graph, since the driver may be gone by then."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def expand(self, signal: beam.PCollection) -> beam.PCollection[None]:
+        return signal | "Finish" >> beam.Map(finish, self._stage)
+
+
+def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
+    """Beam's options: what the user passed through, with the embedded runner as the default."""
+    options = PipelineOptions(list(beam_args))
+    standard = options.view_as(StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        standard.runner = EMBEDDED
+    if standard.runner == EMBEDDED and workers > 1:
+        direct = options.view_as(DirectOptions)
+        direct.direct_running_mode = "multi_processing"
+        direct.direct_num_workers = workers
+    options.view_as(SetupOptions).save_main_session = False
+    return options
+
+
+@contextlib.contextmanager
+def _progress(stages: Sequence[Stage], every: float = 10.0) -> Iterator[None]:
+    """While the block runs, say on stderr how many units of the stage in work are done."""
+    stop = threading.Event()
+    started = time.monotonic()
+
+    def watch() -> None:
+        while not stop.wait(every):
+            with contextlib.suppress(Exception):  # a progress line must never stop a job
+                for stage in stages:
+                    names = set(storage.listing(stage.url))
+                    units = stage.units()
+                    done = sum(stage.part_name(u) in names for u in units)
+                    if done < len(units):
+                        seconds = time.monotonic() - started
+                        print(f"{stage.kind}: {done} of {len(units)} units, {seconds:.0f} s", file=sys.stderr, flush=True)
+                        break
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def run(build: Callable[[beam.Pipeline], Any], stages: Sequence[Stage], *, beam_args: Sequence[str], workers: int) -> None:
+    """Build a graph that makes the stages, run it and wait for its end.
+
+    Raises:
+        JobError: what a worker refused, as it said it.
+    """
+    # What a worker refuses is told once, by the caller; an unforeseen exception keeps its traceback anyway.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    options = pipeline_options(beam_args, workers)
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    try:
+        with _progress(stages):
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        raise JobError(message) from error

@@ -1,0 +1,144 @@
+"""Bytes that may be an image → a JPEG, its size, and a hash of its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+#: What browsers show and Pillow decodes by itself. Not TIFF: no page shows one, and its decoder is the largest target of all.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+#: MPO is a JPEG with more pictures after the first, as telephones write it.
+_JPEGS = ("JPEG", "MPO")
+#: The longest side that the JPEG library writes.
+JPEG_SIDE = 65_500
+#: Each scan of a progressive JPEG visits every pixel and needs some hundred bytes only; encoders write about ten.
+_JPEG_SCANS = 100
+_START_OF_SCAN = b"\xff\xda"
+#: Rows hashed at a time, so that hashing needs no second copy of the pixels.
+_STRIP = 512
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(Exception):
+    """The bytes cannot become an image of the set; ``reason`` is a stable snake_case name."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An image of the set; ``width`` and ``height`` are those of ``jpeg``.
+
+    ``sha256`` (hexadecimal) is of the decoded pixels, as upright 8-bit RGB in full size, before any resizing or encoding, after the
+    width and height: the same picture has the same hash whatever its file format, metadata, ``max_side`` or ``quality``.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+def prepare_image(body: bytes, *, max_side: int | None, quality: int = 90, max_pixels: int = 50_000_000, min_side: int = 1) -> Prepared:
+    """Decode ``body`` wholly and give it back as an upright RGB or gray JPEG with no side above ``max_side`` pixels.
+
+    A JPEG that is that already keeps its bytes. Everything else is encoded anew, without metadata and colour profile: the first
+    frame of an animation, transparency over white, the high byte of 16-bit samples. The bytes depend on the Pillow version only.
+
+    Size and format are read from the header first: memory is at most about 12 bytes · ``max_pixels`` beside ``body``.
+
+    Raises :class:`ImageError`: ``not_an_image`` (none of :data:`FORMATS`), ``too_many_pixels`` (or a side that JPEG cannot hold),
+    ``too_small`` (a side below ``min_side``), ``too_many_scans`` (a JPEG made to keep a decoder busy), ``truncated_image`` (it does not
+    decode to the end: cut off or broken).
+    """
+    source = _opened(body, max_pixels=max_pixels, min_side=min_side)
+    kind = source.format
+    try:
+        source.load()
+        plain = _eight_bits(source)
+    except Exception as error:
+        # Pillow's decoders raise nearly every class there is on broken bytes.
+        raise ImageError("truncated_image", f"{type(error).__name__}: {error}") from error
+    turn = _UPRIGHT.get(_orientation(source))
+    upright = plain if turn is None else plain.transpose(turn)
+    digest = _pixel_hash(upright)
+    width, height = upright.size
+    too_long = max_side is not None and max(width, height) > max_side
+    if kind in _JPEGS and source.mode in ("RGB", "L") and turn is None and not too_long:
+        return Prepared(jpeg=body, width=width, height=height, sha256=digest)
+    if max_side is not None and too_long:
+        scale = max_side / max(width, height)
+        upright = upright.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
+    return Prepared(jpeg=_encoded(upright, quality=quality), width=upright.width, height=upright.height, sha256=digest)
+
+
+def _opened(body: bytes, *, max_pixels: int, min_side: int) -> Image.Image:
+    """The image with its header read and judged, no pixel decoded."""
+    try:
+        image = Image.open(io.BytesIO(body), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too_many_pixels", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageError("not_an_image") from error
+    except Exception as error:
+        raise ImageError("not_an_image", f"{type(error).__name__}: {error}") from error
+    size = f"{image.width} x {image.height}"
+    if image.width * image.height > max_pixels or max(image.size) > JPEG_SIDE:
+        raise ImageError("too_many_pixels", size)
+    if min(image.size) < min_side:
+        raise ImageError("too_small", size)
+    if image.format in _JPEGS and body.count(_START_OF_SCAN) > _JPEG_SCANS:
+        raise ImageError("too_many_scans", size)
+    return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The decoded first frame as L or RGB."""
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda sample: sample * (1 / 256) + 0).convert("L")
+    if image.has_transparency_data:
+        clear = image.convert("RGBA")
+        opaque = Image.new("RGB", clear.size, "white")
+        opaque.paste(clear, mask=clear)
+        return opaque
+    if image.mode in ("L", "1"):
+        return image.convert("L")
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        # A picture with broken metadata is still a picture.
+        return 1
+
+
+def _pixel_hash(image: Image.Image) -> str:
+    width, height = image.size
+    digest = hashlib.sha256(f"{width}x{height}\n".encode())
+    for top in range(0, height, _STRIP):
+        digest.update(image.crop((0, top, width, min(top + _STRIP, height))).convert("RGB").tobytes())
+    return digest.hexdigest()
+
+
+def _encoded(image: Image.Image, *, quality: int) -> bytes:
+    # Pillow writes a comment that it finds in the image's info.
+    image.info = {}
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()

@@ -1,0 +1,154 @@
+"""Command-line options: one frozen dataclass a job, from which the parser, the help text and the keys of a chain's TOML file all come."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from pipelines.errors import JobError
+from pipelines.stage import Limits
+
+C = TypeVar("C")
+
+
+def option(
+    help: str,
+    *,
+    default: Any = MISSING,
+    parse: Callable[[str], Any] | None = None,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    positional: bool = False,
+) -> Any:
+    """A field that is a command-line option. Without a default it must be given; a tuple takes several values."""
+    about = {"help": help, "parse": parse, "metavar": metavar, "choices": choices, "positional": positional}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def share(text: str) -> float:
+    """A share: ``1%`` or ``0.01``."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 1% or 0.01") from None
+    if not 0 <= value <= 1 or math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 100%")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+_SIZES = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+
+def byte_size(text: str) -> int:
+    """A size in bytes: ``2GB``, ``500MB`` or a plain number."""
+    number, unit = (text[:-2], text[-2:].upper()) if text[-2:].upper() in _SIZES else (text, "")
+    try:
+        value = float(number) * _SIZES.get(unit, 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 2GB or 500MB") from None
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size above zero")
+    return int(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """What every job takes."""
+
+    output: str = option("where the result goes: a directory, local or a URL that fsspec knows (gs://, s3://)", metavar="DIR")
+    workers: int = option("processes of the embedded runner", default=1, parse=positive, metavar="N")
+    max_bad_records: float = option("share of records that may be broken before the job fails", default=0.01, parse=share, metavar="SHARE")
+    max_bad_files: float = option("share of files that may be damaged (one always may)", default=0.001, parse=share, metavar="SHARE")
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(bad_records=self.max_bad_records, bad_files=self.max_bad_files)
+
+
+_BEAM = "Options that are not listed here are handed to Apache Beam (for instance --runner, --project, --temp_location)."
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    """Add the options of a config class, those of its own before the ones that every job takes."""
+    fields = dataclasses.fields(config)
+    common = {f.name for f in dataclasses.fields(JobConfig)} - {"output"}
+    hints = get_type_hints(config)
+    for field in sorted(fields, key=lambda f: f.name in common):
+        kind = str(hints[field.name])
+        arguments: dict[str, Any] = {"help": field.metadata["help"], "dest": field.name}
+        required = field.default is MISSING
+        if kind == "<class 'bool'>":
+            arguments["action"] = "store_true"
+        else:
+            arguments["type"] = field.metadata["parse"] or next((t for t in (int, float) if t.__name__ in kind), str)
+            arguments["metavar"] = field.metadata["metavar"] or field.name.upper()
+            if field.metadata["choices"]:
+                arguments["choices"] = field.metadata["choices"]
+                del arguments["metavar"]
+            if kind.startswith("tuple"):
+                arguments |= {"nargs": "+", "action": "extend"}
+            elif not required and field.default not in (None, ""):
+                shown = f"{field.default:g}" if isinstance(field.default, float) else field.default
+                arguments["help"] += f" (default: {shown})"
+        arguments["help"] = arguments["help"].replace("%", "%%")
+        if field.metadata["positional"]:
+            del arguments["dest"]
+            parser.add_argument(field.name, **arguments)
+        else:
+            parser.add_argument(_flag(field.name), required=required, default=None if required else argparse.SUPPRESS, **arguments)
+
+
+def parse(config: type[C], argv: Sequence[str], *, job: str, about: str) -> tuple[C, list[str]]:
+    """The config of a job from its command line, and the options that are left: Beam's own.
+
+    Ends the process with argparse's message on a wrong option, as command lines do.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"worldclip {job}",
+        description=about,
+        epilog=_BEAM if issubclass(config, JobConfig) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_arguments(parser, config)
+    known, rest = parser.parse_known_args(list(argv))
+    stray = [a for a in rest[:1] if not a.startswith("-")]
+    if stray:
+        parser.error(f"unexpected argument {stray[0]!r}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(known).items()}
+    try:
+        return config(**values), rest
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def argv_of_table(table: Mapping[str, Any]) -> list[str]:
+    """The command line that a TOML table stands for: keys are options, lists take several values, true is a flag."""
+    argv: list[str] = []
+    for key, value in table.items():
+        if value is True:
+            argv.append(_flag(key))
+        elif value is False:
+            continue
+        elif isinstance(value, list):
+            argv += [_flag(key), *map(str, value)]
+        elif isinstance(value, str | int | float):
+            argv += [_flag(key), str(value)]
+        else:
+            raise JobError(f"{key}: a table cannot be an option")
+    return argv

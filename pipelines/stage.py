@@ -1,0 +1,459 @@
+"""A stage is a directory: what was asked (stage.json), of which inputs (units.parquet), what came out (part files whose footers hold their
+own account), what was broken (dead_letters/), the sum of it (manifest.json), and ``_SUCCESS`` last.
+
+A part is written once, whole, and is the commit of its unit: a job that was killed anywhere and is started again does only what is missing
+and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from metadata.tally import DeadLetter, Tally, add_counters
+from pipelines import storage
+from pipelines.errors import JobError
+
+#: Grows when the layout of a stage changes. A newer directory is refused.
+FORMAT_VERSION = 1
+#: Rows of a row group: what a reader holds at once. Selecting one language of a sorted part reads little more than its rows.
+ROW_GROUP_ROWS = 65_536
+
+#: Stages whose parts are <lang>.parquet; the others' are part-<unit>.parquet.
+NAMED_BY_LANGUAGE = frozenset({"entries", "count"})
+#: Stages that merge the blocks of another one, which lies in their directory and has the account of the records.
+MERGED_FROM = {"ngrams": "ngram_blocks", "titles": "title_blocks"}
+
+SUCCESS = "_SUCCESS"
+MANIFEST = "manifest.json"
+_ABOUT = "stage.json"
+_UNITS = "units.parquet"
+_FOOTER = b"worldclip"
+
+DEAD_LETTER_SCHEMA = pa.schema(
+    [
+        pa.field("input", pa.string(), nullable=False),
+        pa.field("place", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("payload", pa.binary(), nullable=False),
+    ]
+)
+
+
+def digest(value: Any) -> str:
+    """32 hexadecimal digits that identify a JSON value: BLAKE2b of its canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """One piece of work: an input file or a range of it, or a share of a key space.
+
+    ``name`` names its part; ``path`` is what people see; ``group`` and ``index`` carry what the job needs (a language, a key range).
+    """
+
+    name: str
+    path: str
+    url: str = ""
+    size: int = 0
+    etag: str = ""
+    offset: int = 0
+    length: int = -1
+    group: str = ""
+    index: int = 0
+
+
+_UNIT_SCHEMA = pa.schema(
+    [(f, pa.int64() if f in ("size", "offset", "length", "index") else pa.string()) for f in Unit.__dataclass_fields__]
+)
+
+
+def unit_name(path: str, *, offset: int = 0) -> str:
+    """Name of a unit: a hash of its path under the root of the inputs, and of its range, so that moved inputs give the same names."""
+    return hashlib.blake2b(f"{path}\0{offset}".encode(), digest_size=8).hexdigest()
+
+
+def units_of_files(files: Sequence[storage.FileInfo]) -> list[Unit]:
+    """A unit per file. The root is the directory that all of them share."""
+    root = os.path.commonpath([os.path.dirname(f.url) for f in files]) if files else ""
+    paths = [os.path.relpath(f.url, root) for f in files]
+    return [Unit(name=unit_name(p), path=p, url=f.url, size=f.size, etag=f.etag) for p, f in zip(paths, files, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much bad input a stage stands: shares of the records read and of the files; one file is always allowed."""
+
+    bad_records: float = 0.01
+    bad_files: float = 0.001
+
+    def check(self, counters: Mapping[str, Any], stage_url: str) -> None:
+        """Raises :class:`JobError` when there is more; says what, where to look, and how to go on."""
+        letters, read = counters.get("dead_letters", 0), counters.get("read", 0)
+        files, bad_files = counters.get("files", 0), counters.get("bad_files", 0)
+        # A damaged file is one dead letter; it is judged as a file, not a second time as a record.
+        bad_records = letters - bad_files
+        look = f"; see {storage.join(stage_url, 'dead_letters')}. What was done is kept: run the same command with a higher"
+        reasons = ", ".join(f"{reason} {n}" for reason, n in counters.get("dead_letter_reasons", {}).items())
+        if bad_records > self.bad_records * read:
+            raise JobError(
+                f"{bad_records} of {read} records could not be used ({reasons}), more than --max-bad-records {self.bad_records:.3%} allows"
+                f"{look} --max-bad-records to accept it"
+            )
+        if bad_files > max(1.0, self.bad_files * files):
+            raise JobError(
+                f"{bad_files} of {files} files are damaged ({reasons}), more than --max-bad-files {self.bad_files:.3%} allows"
+                f"{look} --max-bad-files to accept it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footer:
+    """What a part says of itself. ``data_sha256``: of the file's bytes up to its footer."""
+
+    unit: str
+    fingerprint: str
+    input_sha256: str
+    data_sha256: str
+    counters: dict[str, Any]
+    rows: int
+    bytes: int
+
+
+def read_footer(url: str) -> Footer | None:
+    """Footer of a part, or None if there is no whole part."""
+    if not storage.exists(url):
+        return None
+    with storage.open_read(url) as f:
+        size = f.seek(0, os.SEEK_END)
+        try:
+            metadata = pq.read_metadata(f)
+            about = json.loads((metadata.metadata or {})[_FOOTER])
+        except (pa.ArrowInvalid, KeyError, ValueError):
+            return None
+    return Footer(**about, rows=metadata.num_rows, bytes=size)
+
+
+class PartWriter:
+    """Writes one part in row groups, with the memory of one of them. ``input_sha256`` is set once the input is read."""
+
+    def __init__(self, path: os.PathLike[str], schema: pa.Schema, fingerprint: str, unit: Unit) -> None:
+        self.input_sha256 = ""
+        self._path = path
+        self._file = open(path, "wb")  # noqa: SIM115  closed in close(), which part() always calls
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", use_dictionary=True, write_statistics=True)
+        self._about = {"unit": unit.name, "fingerprint": fingerprint}
+
+    def write(self, table: pa.Table, *, row_group_rows: int = ROW_GROUP_ROWS) -> None:
+        self._writer.write_table(table, row_group_size=row_group_rows)
+
+    def close(self, *, counters: Mapping[str, Any]) -> None:
+        self._file.flush()
+        with open(self._path, "rb") as written:
+            data = hashlib.file_digest(written, "sha256").hexdigest()
+        about = {**self._about, "input_sha256": self.input_sha256, "data_sha256": data, "counters": counters}
+        self._writer.add_key_value_metadata({_FOOTER: json.dumps(about, sort_keys=True).encode()})
+        self._writer.close()
+        self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage to be made. ``parameters`` are those that change the result; ``upstream`` names the finished stages it reads, by id.
+
+    Small and picklable: workers get it and find everything else in the directory.
+    """
+
+    url: str
+    kind: str
+    parameters: Mapping[str, Any]
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest({"stage": self.kind, "format": FORMAT_VERSION, "parameters": dict(self.parameters), "upstream": dict(self.upstream)})
+
+    def at(self, *names: str) -> str:
+        return storage.join(self.url, *names)
+
+    def part_name(self, unit: Unit) -> str:
+        return f"{'' if self.kind in NAMED_BY_LANGUAGE else 'part-'}{unit.name}.parquet"
+
+    def part_url(self, unit: Unit) -> str:
+        return self.at(self.part_name(unit))
+
+    # -- beginning ---------------------------------------------------------------------------------------------------------------
+
+    def begin(self, units: Sequence[Unit], *, derived: bool = False) -> bool:
+        """Prepare the directory; True if there is anything to do, False if the stage is finished already.
+
+        More inputs than before extend the stage, a changed input is done again. ``derived``: the units are not inputs but follow from
+        them, so that those that are gone are no mistake of the user.
+
+        Raises:
+            JobError: the directory holds a stage of another kind, of other parameters, of fewer inputs, or of a newer program.
+        """
+        self._check_about()
+        units = sorted(units, key=lambda u: u.name)
+        twice = [name for name, n in Counter(u.name for u in units).items() if n > 1]
+        if twice:
+            raise JobError(f"two inputs would make the same part {twice[0]} of {self.url}")
+        before = {u.name: u for u in self.units()} if storage.exists(self.at(_UNITS)) else {}
+        gone = sorted(before[name].path for name in before.keys() - {u.name for u in units})
+        if gone and not derived:
+            raise JobError(
+                f"{self.url} was begun with {len(gone)} inputs that are not given now (the first: {gone[0]}): "
+                f"give them again, or choose another --output"
+            )
+        changed = [
+            u for u in units if u.name in before and u != before[u.name] and (u.size, u.etag) != (before[u.name].size, before[u.name].etag)
+        ]
+        for unit in [*changed, *(before[name] for name in sorted(before.keys() - {u.name for u in units}))]:
+            storage.remove(self.part_url(unit))
+        if list(before.values()) == units and storage.exists(self.at(SUCCESS)):
+            return False
+        storage.remove(self.at(SUCCESS))
+        table = pa.Table.from_pylist([asdict(u) for u in units], schema=_UNIT_SCHEMA)
+        with storage.writing(self.at(_UNITS)) as path:
+            pq.write_table(table, path)
+        return True
+
+    def _check_about(self) -> None:
+        about = {
+            "stage": self.kind,
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "parameters": dict(self.parameters),
+            "upstream": dict(self.upstream),
+        }
+        if not storage.exists(self.at(_ABOUT)):
+            strangers = [n for n in storage.listing(self.url) if n.endswith(".parquet") or n == MANIFEST]
+            if strangers:
+                raise JobError(f"{self.url} holds {strangers[0]} but no {_ABOUT}: it is no stage of worldclip; choose another --output")
+            storage.write_json(self.at(_ABOUT), about)
+            return
+        there = storage.read_json(self.at(_ABOUT))
+        if there.get("format_version", 0) > FORMAT_VERSION:
+            raise JobError(f"{self.url} was written by a newer worldclip (format {there['format_version']}): update worldclip")
+        if there.get("stage") != self.kind:
+            raise JobError(f"{self.url} holds a stage '{there.get('stage')}', not '{self.kind}': choose another --output")
+        if there.get("fingerprint") != self.fingerprint:
+            raise JobError(
+                f"{self.url} was made with other settings (fingerprint {there.get('fingerprint')}, now {self.fingerprint}): "
+                f"{_differences(there, about)}. Choose another --output, or delete the directory"
+            )
+
+    @staticmethod
+    def begun(url: str, limits: Limits) -> Stage:
+        """The stage that was begun in a directory.
+
+        Raises:
+            JobError: there is none.
+        """
+        if not storage.exists(storage.join(url, _ABOUT)):
+            raise JobError(f"{url} is no stage: there is no {_ABOUT} in it")
+        about = storage.read_json(storage.join(url, _ABOUT))
+        stage = Stage(url=url, kind=about["stage"], parameters=about["parameters"], upstream=about["upstream"], limits=limits)
+        stage._check_about()
+        return stage
+
+    def units(self) -> list[Unit]:
+        """The units of the stage, sorted by name."""
+        with storage.open_read(self.at(_UNITS)) as f:
+            return [Unit(**row) for row in pq.read_table(f).to_pylist()]
+
+    # -- working -----------------------------------------------------------------------------------------------------------------
+
+    def has_part(self, unit: Unit) -> bool:
+        """Whether the unit's part is there, whole and of this fingerprint."""
+        footer = read_footer(self.part_url(unit))
+        return footer is not None and footer.fingerprint == self.fingerprint
+
+    @contextlib.contextmanager
+    def part(self, unit: Unit, schema: pa.Schema, tally: Tally) -> Iterator[PartWriter]:
+        """A writer for the unit's part; at the end of the block its dead letters are written, then the part appears.
+
+        ``tally`` is read at the end of the block. Raises ValueError if its books do not close: a defect, never the input's fault.
+        """
+        with storage.writing(self.part_url(unit)) as path:
+            writer = PartWriter(path, schema, self.fingerprint, unit)
+            try:
+                yield writer
+                if not tally.balanced:
+                    raise ValueError(f"the books of {unit.path} do not close: {tally.counters()}")
+                self._write_dead_letters(unit, tally.letters)
+                writer.close(counters=tally.counters())
+            except BaseException:
+                writer.abandon()
+                raise
+
+    def write_part(self, unit: Unit, table: pa.Table, tally: Tally, *, input_sha256: str = "") -> None:
+        """Write a part that is one table."""
+        with self.part(unit, table.schema, tally) as writer:
+            writer.write(table)
+            writer.input_sha256 = input_sha256
+
+    def _write_dead_letters(self, unit: Unit, letters: Sequence[DeadLetter]) -> None:
+        if not letters:
+            return
+        rows = [{"input": unit.path, **{f: getattr(letter, f) for f in ("place", "reason", "detail", "payload")}} for letter in letters]
+        with storage.writing(self.at("dead_letters", self.part_name(unit))) as path:
+            pq.write_table(pa.Table.from_pylist(rows, schema=DEAD_LETTER_SCHEMA), path, compression="zstd")
+
+    # -- ending ------------------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> dict[str, Any]:
+        """Sum the footers into manifest.json and set ``_SUCCESS``; returns the counters.
+
+        Raises:
+            JobError: a part is missing, or there was too much bad input.
+        """
+        units = self.units()
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            footers = list(pool.map(lambda u: read_footer(self.part_url(u)), units))
+        missing = [u for u, f in zip(units, footers, strict=True) if f is None or f.fingerprint != self.fingerprint]
+        if missing:
+            raise JobError(
+                f"{self.url}: {len(missing)} of {len(units)} units have no part yet (the first: {missing[0].path}); run the job again"
+            )
+        counters: dict[str, Any] = Tally().counters() | {"files": 0}
+        parts: list[dict[str, Any]] = []
+        for unit, footer in zip(units, footers, strict=True):
+            assert footer is not None
+            counters = add_counters(counters, footer.counters)
+            parts.append(
+                {
+                    "name": self.part_name(unit),
+                    "input": unit.path,
+                    "rows": footer.rows,
+                    "bytes": footer.bytes,
+                    "data_sha256": footer.data_sha256,
+                    "input_sha256": footer.input_sha256,
+                }
+            )
+        if self.kind in MERGED_FROM:
+            counters = dict(open_stage(self.at("blocks"), MERGED_FROM[self.kind]).counters)
+        self.limits.check(counters, self.url)
+        manifest = {
+            "stage": self.kind,
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "parameters": dict(self.parameters),
+            "upstream": dict(self.upstream),
+            "counters": counters,
+            "rows": sum(p["rows"] for p in parts),
+            "parts": parts,
+        }
+        manifest["id"] = digest(manifest)
+        storage.remove_temporary(self.url)
+        storage.write_json(self.at(MANIFEST), manifest)
+        storage.write_bytes(self.at(SUCCESS), b"")
+        return counters
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two stage.json, in words."""
+    out = []
+    for section in ("parameters", "upstream"):
+        a, b = there.get(section) or {}, now.get(section) or {}
+        out += [f"{key} was {a.get(key)!r} and is {b.get(key)!r}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+    return "; ".join(out) or "the code's format differs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedStage:
+    """A stage that another one reads."""
+
+    url: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.manifest["id"])
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return dict(self.manifest["parameters"])
+
+    @property
+    def upstream(self) -> Mapping[str, str]:
+        return dict(self.manifest["upstream"])
+
+    @property
+    def counters(self) -> Mapping[str, Any]:
+        return dict(self.manifest["counters"])
+
+    @property
+    def parts(self) -> list[Mapping[str, Any]]:
+        """The parts in order of their names, each with name, input, rows, bytes and checksums."""
+        return list(self.manifest["parts"])
+
+    def part_url(self, name: str) -> str:
+        return storage.join(self.url, name)
+
+    def units(self) -> list[Unit]:
+        """A unit per part, of the same name and in the same order: what a stage with one part per part of this one works on."""
+        return [
+            Unit(
+                name=p["name"].removeprefix("part-").removesuffix(".parquet"),
+                path=p["name"],
+                url=self.part_url(p["name"]),
+                etag=p["data_sha256"],
+                index=i,
+            )
+            for i, p in enumerate(self.parts)
+        ]
+
+
+def open_stage(url: str, kind: str) -> FinishedStage:
+    """A finished stage of that kind.
+
+    Raises:
+        JobError: it is absent, not finished, of another kind or of a newer program.
+    """
+    if not storage.exists(storage.join(url, SUCCESS)):
+        if not storage.exists(storage.join(url, _ABOUT)):
+            raise JobError(f"{url} is no stage '{kind}': there is no {_ABOUT} in it")
+        raise JobError(f"{url} is not finished (no {SUCCESS}): run its job again with the same command, it goes on where it stopped")
+    manifest = storage.read_json(storage.join(url, MANIFEST))
+    if manifest["format_version"] > FORMAT_VERSION:
+        raise JobError(f"{url} was written by a newer worldclip (format {manifest['format_version']}): update worldclip")
+    if manifest["stage"] != kind:
+        raise JobError(f"{url} holds a stage '{manifest['stage']}', not '{kind}'")
+    return FinishedStage(url=url, manifest=manifest)
+
+
+def read_part(url: str, *, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+    """One part as a table.
+
+    Raises:
+        JobError: it is absent or damaged.
+    """
+    with storage.open_read(url) as f:
+        try:
+            return pq.read_table(f, columns=None if columns is None else list(columns), filters=filters)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise JobError(f"{url} is damaged ({error}): delete it and run its job again") from error
+
+
+def read_parts(stage: FinishedStage, *, columns: Sequence[str] | None = None) -> Iterable[pa.Table]:
+    """The tables of all parts, one at a time, in order of their names."""
+    for part in stage.parts:
+        yield read_part(stage.part_url(part["name"]), columns=columns)

@@ -1,0 +1,252 @@
+"""Files wherever they are: the one user of fsspec outside ``train/``. Paths are local, or URLs that fsspec knows (gs://, s3://, memory://…)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pathlib
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+# gcsfs probes every bucket's type over gRPC, up to a minute each, unless told not to before it is imported.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pipelines.errors import JobError
+
+_GLOB = frozenset("*?[")
+#: Unfinished local files carry this prefix; readers never list them.
+_TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileInfo:
+    """A file as a listing shows it. ``etag`` changes when the content does (mtime for local files)."""
+
+    url: str
+    size: int
+    etag: str
+
+
+def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    fs, path = fsspec.core.url_to_fs(url)
+    return fs, path
+
+
+def is_local(url: str) -> bool:
+    return isinstance(_file_system(url)[0], LocalFileSystem)
+
+
+def local_path(url: str) -> str:
+    """The plain path of a local URL, absolute."""
+    return str(_file_system(url)[1])
+
+
+def join(root: str, *parts: str) -> str:
+    """A path below ``root``; a part that is a URL or an absolute path stands for itself."""
+    if parts and "://" in parts[-1]:
+        return parts[-1]
+    return posixpath.join(root.rstrip("/") or "/", *parts)
+
+
+def parent(url: str) -> str:
+    """The directory of a file; of a bare name the current one."""
+    return posixpath.dirname(url) or "."
+
+
+def relative(url: str, directory: str) -> str:
+    """``url`` as seen from ``directory``, so that both can move together; unchanged where they do not share a file system."""
+    (fs_a, a), (fs_b, b) = _file_system(url), _file_system(directory)
+    return posixpath.relpath(a, b) if type(fs_a) is type(fs_b) else url
+
+
+def _info(fs: fsspec.AbstractFileSystem, detail: dict[str, Any]) -> FileInfo:
+    tag = next((detail[k] for k in ("etag", "ETag", "md5Hash", "generation", "mtime", "created") if detail.get(k)), "")
+    return FileInfo(url=str(fs.unstrip_protocol(detail["name"])), size=int(detail.get("size") or 0), etag=str(tag))
+
+
+def expand(patterns: tuple[str, ...]) -> list[FileInfo]:
+    """The files that paths, globs or URLs name, each once, sorted by URL. A directory stands for the files directly in it.
+
+    Raises:
+        JobError: a pattern names nothing.
+    """
+    found: dict[str, FileInfo] = {}
+    for pattern in patterns:
+        fs, path = _file_system(pattern)
+        if not _GLOB.isdisjoint(path):
+            details = list(fs.glob(path, detail=True).values())
+        elif fs.isdir(path):
+            details = fs.ls(path, detail=True)
+        else:
+            details = [fs.info(path)] if fs.exists(path) else []
+        files = [_info(fs, d) for d in details if d["type"] == "file" and not posixpath.basename(d["name"]).startswith(".")]
+        if not files:
+            raise JobError(f"--input {pattern}: no such file (globs are read by worldclip itself when they are quoted)")
+        found.update((f.url, f) for f in files)
+    return [found[url] for url in sorted(found)]
+
+
+def listing(directory: str) -> list[str]:
+    """Names directly in a directory, sorted; without temporary files. An absent directory has none."""
+    fs, path = _file_system(directory)
+    fs.invalidate_cache(path)
+    with contextlib.suppress(FileNotFoundError):
+        names = [posixpath.basename(d["name"].rstrip("/")) for d in fs.ls(path, detail=True)]
+        return sorted(n for n in names if not n.startswith(_TEMPORARY))
+    return []
+
+
+def walk(directory: str) -> list[str]:
+    """URLs of all files below a directory, sorted. An absent one has none."""
+    fs, path = _file_system(directory)
+    return sorted(str(fs.unstrip_protocol(name)) for name in fs.find(path))
+
+
+def exists(url: str) -> bool:
+    fs, path = _file_system(url)
+    fs.invalidate_cache(posixpath.dirname(path))
+    return bool(fs.exists(path))
+
+
+def open_read(url: str) -> BinaryIO:
+    """The bytes of a file as they are stored, seekable.
+
+    Raises:
+        JobError: it is not there or may not be read.
+    """
+    fs, path = _file_system(url)
+    try:
+        return cast(BinaryIO, fs.open(path, "rb"))
+    except (FileNotFoundError, PermissionError) as error:
+        raise JobError(f"{url}: cannot be read ({type(error).__name__})") from error
+
+
+def read_bytes(url: str) -> bytes:
+    with open_read(url) as f:
+        return f.read()
+
+
+def read_json(url: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        JobError: absent, or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(url))
+    except ValueError as error:
+        raise JobError(f"{url}: not valid JSON ({error})") from error
+
+
+@contextlib.contextmanager
+def writing(url: str) -> Iterator[pathlib.Path]:
+    """A local path to write to; when the block ends well the file appears at ``url`` whole, otherwise nothing does.
+
+    Raises:
+        JobError: the place cannot be written to.
+    """
+    fs, path = _file_system(url)
+    local = isinstance(fs, LocalFileSystem)
+    try:
+        if local:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=os.path.dirname(path) if local else None)
+    except OSError as error:
+        raise JobError(f"{url}: cannot be written to ({error.strerror}); choose another --output or mend its permissions") from error
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        if local:
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        else:
+            fs.put_file(str(temporary), path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    with writing(url) as path:
+        path.write_bytes(data)
+
+
+def write_json(url: str, value: Any) -> None:
+    """Write as indented JSON with sorted keys: the same value gives the same bytes."""
+    write_bytes(url, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+
+
+def remove(url: str) -> None:
+    fs, path = _file_system(url)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm_file(path)
+
+
+def remove_temporary(directory: str) -> None:
+    """Delete what killed workers left half-written in a local directory."""
+    if is_local(directory):
+        for path in pathlib.Path(local_path(directory)).glob(f"{_TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+
+def cached_copy(url: str, name: str) -> pathlib.Path:
+    """A local copy of a big read-only file, fetched once per machine; a local file is used where it is.
+
+    ``name`` identifies the content (it holds a checksum), so a copy never goes stale. The cache is WORLDCLIP_CACHE or ~/.cache/worldclip.
+    """
+    if is_local(url):
+        return pathlib.Path(local_path(url))
+    root = pathlib.Path(os.environ.get("WORLDCLIP_CACHE") or pathlib.Path.home() / ".cache" / "worldclip")
+    target = root / name
+    if not target.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        # Several processes of a machine may want it at once: each renames a whole copy, the last one wins with equal bytes.
+        with open_read(url) as source, writing(str(target)) as temporary, open(temporary, "wb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
+    return target
+
+
+class HashingReader(io.RawIOBase):
+    """Reads through to another file and keeps the SHA-256 of what went by; :meth:`hexdigest` reads the rest first."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._sha256 = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._raw.read(len(buffer))
+        self._sha256.update(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def hexdigest(self) -> str:
+        while self.read(1 << 20):
+            pass
+        return self._sha256.hexdigest()
+
+
+@contextlib.contextmanager
+def open_hashing(url: str) -> Iterator[tuple[BinaryIO, HashingReader]]:
+    """A buffered reader of a file, front to back, and the reader that knows its SHA-256."""
+    with open_read(url) as raw:
+        reader = HashingReader(raw)
+        yield cast(BinaryIO, io.BufferedReader(reader, buffer_size=1 << 20)), reader

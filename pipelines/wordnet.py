@@ -1,0 +1,116 @@
+"""wordnet: WordNet 3.0 and the tables of the Open Multilingual Wordnet 1.4 → lemmas per language."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
+
+import apache_beam as beam
+import pyarrow as pa
+
+from metadata.languages import all_languages
+from metadata.tally import Tally
+from metadata.wordnet import (
+    LEMMA_SCHEMA,
+    WORDNET_VERSION,
+    english_lemma_names,
+    english_synset_names,
+    omw_lemmas,
+    omw_tables,
+    wikis_of_wordnet,
+)
+from pipelines import storage
+from pipelines.errors import JobError
+from pipelines.graph import Begin, FinishStage, ProcessUnits, run
+from pipelines.options import JobConfig, option
+from pipelines.stage import Stage, Unit
+
+ABOUT = """Read the lemmas of WordNet and of the Open Multilingual Wordnet.
+
+--input is a folder of nltk data (python -m nltk.downloader wordnet omw-1.4): it holds corpora/wordnet.zip and corpora/omw-1.4.zip, or the
+same unpacked."""
+
+#: What is taken from where: groups of units, which are part of the names of the parts.
+SYNSET_NAMES, LEMMA_NAMES, TABLE = "synset_names", "lemma_names", "omw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordnetConfig(JobConfig):
+    input: str = option("the folder of nltk data", metavar="DIR")
+
+
+@contextlib.contextmanager
+def open_archive(root: str, name: str) -> Iterator[BinaryIO]:
+    """An opened zip archive of a corpus, also where it was unpacked.
+
+    Raises:
+        JobError: the corpus is not there.
+    """
+    packed, unpacked = storage.join(root, "corpora", f"{name}.zip"), storage.join(root, "corpora", name)
+    if storage.exists(packed):
+        with storage.open_read(packed) as file:
+            yield file
+        return
+    files = storage.walk(unpacked)
+    if not files:
+        raise JobError(f"{root}: neither corpora/{name}.zip nor corpora/{name}/ is there; fetch it with: python -m nltk.downloader {name}")
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for path in files:
+            archive.writestr(f"{name}/{storage.relative(path, unpacked)}", storage.read_bytes(path))
+    memory.seek(0)
+    yield memory
+
+
+def plan_units(root: str) -> list[Unit]:
+    """A unit per list of lemmas: two of English, and one per table and Wikipedia. ``path`` is the Wikipedia, ``url`` the wordnet's code."""
+    with open_archive(root, "wordnet"):
+        units = [Unit(name=f"en-{group}", path="en", url="eng", group=group) for group in (SYNSET_NAMES, LEMMA_NAMES)]
+    try:
+        with open_archive(root, "omw-1.4") as archive:
+            codes = sorted({code for code, _ in omw_tables(archive)})
+    except ValueError as error:
+        raise JobError(f"{root}: omw-1.4: {error}") from error
+    for code in codes:
+        units += [Unit(name=f"{wiki}-{TABLE}-{code}", path=wiki, url=code, group=TABLE) for wiki in wikis_of_wordnet(code) if wiki != "en"]
+    absent = sorted({lang.wordnet for lang in all_languages().values()} - {*codes, "", "eng"})
+    if absent:
+        print(f"wordnet: no table for {', '.join(absent)}: these languages take no lemmas from it", file=sys.stderr)
+    return units
+
+
+def lemmas_of(unit: Unit, root: str, *, tally: Tally) -> pa.Table:
+    """The lemmas of one unit: LEMMA_SCHEMA."""
+    if unit.group != TABLE:
+        read = english_synset_names if unit.group == SYNSET_NAMES else english_lemma_names
+        with open_archive(root, "wordnet") as archive:
+            return read(archive, lang=unit.path, tally=tally)
+    with open_archive(root, "omw-1.4") as archive:
+        tables = [omw_lemmas(table, lang=unit.path, tally=tally) for code, table in omw_tables(archive) if code == unit.url]
+    return pa.concat_tables(tables)
+
+
+def read_wordnet(unit: Unit, *, stage: Stage, root: str) -> None:
+    tally = Tally()
+    try:
+        table = lemmas_of(unit, root, tally=tally)
+    except ValueError as error:
+        raise JobError(f"{root}: {error}") from error
+    stage.write_part(unit, table.cast(LEMMA_SCHEMA), tally)
+
+
+def build(pipeline: beam.Pipeline, stage: Stage, config: WordnetConfig) -> None:
+    work = partial(read_wordnet, stage=stage, root=config.input)
+    _ = pipeline | "Begin" >> Begin() | "ReadTables" >> ProcessUnits(stage, work) | "FinishLemmas" >> FinishStage(stage)
+
+
+def main(config: WordnetConfig, beam_args: Sequence[str]) -> None:
+    stage = Stage(url=config.output, kind="wordnet", parameters={"versions": {"wordnet": WORDNET_VERSION}}, limits=config.limits)
+    if stage.begin(plan_units(config.input)):
+        run(partial(build, stage=stage, config=config), [stage], beam_args=beam_args, workers=config.workers)

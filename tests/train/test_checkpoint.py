@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+import torch
+
+from train.checkpoint import CheckpointError, load_newest, save_checkpoint
+
+IDENTITY: dict[str, Any] = {"seed": 1}
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"step": step, "identity": IDENTITY, "state_dict": {"w": torch.full((1000,), float(step))}}
+
+
+def test_the_last_are_kept_and_the_newest_is_loaded(tmp_path: pathlib.Path) -> None:
+    assert load_newest(tmp_path, identity=IDENTITY) is None
+    for step in (5, 10, 900, 1000):
+        save_checkpoint(tmp_path, step, state(step), keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000000900.pt", "step-0000001000.pt"]
+    found = load_newest(tmp_path, identity=IDENTITY)
+    assert found is not None
+    assert found["step"] == 1000
+    assert torch.equal(found["state_dict"]["w"], torch.full((1000,), 1000.0))
+
+
+def test_any_damage_leads_to_the_one_before(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_checkpoint(tmp_path, 1, state(1), keep=9)
+    path = save_checkpoint(tmp_path, 2, state(2), keep=9)
+    whole = path.read_bytes()
+    middle = whole.index(torch.full((4,), 2.0).numpy().tobytes()) + 400
+    for damaged in (b"", whole[:100], whole[:-1], whole[: len(whole) // 2], whole[:middle] + b"\xff" + whole[middle + 1 :]):
+        path.write_bytes(damaged)
+        found = load_newest(tmp_path, identity=IDENTITY)
+        assert found is not None
+        assert found["step"] == 1
+    assert caplog.text.count("is broken") == 5
+
+
+def test_a_broken_newer_one_does_not_push_out_a_whole_one(tmp_path: pathlib.Path) -> None:
+    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    (tmp_path / "step-0000000009.pt").write_bytes(b"broken")
+    save_checkpoint(tmp_path, 2, state(2), keep=1)
+    found = load_newest(tmp_path, identity=IDENTITY)
+    assert found is not None
+    assert found["step"] == 2
+
+
+def test_a_save_that_fails_leaves_the_old_ones(tmp_path: pathlib.Path) -> None:
+    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(tmp_path, 2, {"step": lambda: None}, keep=1)
+    assert load_newest(tmp_path, identity=IDENTITY) is not None
+
+
+def test_no_code_is_run_from_a_checkpoint(tmp_path: pathlib.Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"step": Evil()}, tmp_path / "step-0000000001.pt")
+    assert load_newest(tmp_path, identity=IDENTITY) is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_another_identity_is_an_error(tmp_path: pathlib.Path) -> None:
+    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    with pytest.raises(CheckpointError, match="seed was 1 and is 2"):
+        load_newest(tmp_path, identity={"seed": 2})

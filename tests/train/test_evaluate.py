@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from train import evaluate as module
+from train.config import ConfigError
+from train.evaluate import accuracy_per_class, embed_classes, embed_images, evaluate, zero_shot_accuracy
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+class Fake(torch.nn.Module):
+    """Embeds an image as its mean colour and a text as the colour that its token names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit_scale = torch.nn.Parameter(torch.zeros(()))
+        self.visual = SimpleNamespace(preprocess_cfg={"size": 4, "mean": (0.0,) * 3, "std": (1.0,) * 3})
+
+    def encode_image(self, images: torch.Tensor, normalize: bool) -> torch.Tensor:
+        return torch.nn.functional.normalize(images.mean(dim=(2, 3)), dim=-1)
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
+        return torch.eye(3)[tokens[:, 0]]
+
+
+def tokenizer(texts: list[str]) -> torch.Tensor:
+    return torch.tensor([["red", "green", "blue"].index(text.split()[-1]) for text in texts])[:, None]
+
+
+def test_zero_shot_accuracy_per_class() -> None:
+    images = [Image.new("RGB", (6, 5), COLOURS[i]) for i in (0, 0, 1, 0)]
+    prompts = [["red", "so red"], ["green"], ["blue"]]
+    found = zero_shot_accuracy(Fake(), tokenizer, images, [0, 0, 1, 1], prompts)
+    np.testing.assert_array_equal(found, [1.0, 0.5, np.nan])
+
+
+def test_batches_do_not_change_the_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [Image.new("RGB", (6, 5), (i, 255 - i, 7)) for i in range(10)]
+    whole = embed_images(Fake(), images)
+    monkeypatch.setattr(module, "BATCH_SIZE", 3)
+    torch.testing.assert_close(embed_images(Fake(), images), whole)
+    assert whole.shape == (10, 3)
+
+
+def test_classes_are_embedded_as_open_clip_does_it() -> None:
+    model = open_clip.CLIP(
+        8, {"image_size": 8, "patch_size": 4, "width": 8, "head_width": 8, "layers": 1}, {"width": 8, "heads": 1, "layers": 1}
+    )
+    words, templates = ["cat", "собака", "猫"], ["a photo of a {}.", "{}!"]
+    tokenize = open_clip.SimpleTokenizer()
+    ours = embed_classes(model, tokenize, [[t.format(w) for t in templates] for w in words])
+    torch.testing.assert_close(ours, open_clip.build_zero_shot_classifier(model, tokenize, words, templates).T)
+
+
+def test_accuracy_against_a_loop() -> None:
+    rng = np.random.default_rng(3)
+    images, classes, labels = rng.normal(size=(50, 6)), rng.normal(size=(4, 6)), rng.integers(0, 4, 50)
+    expected = []
+    for c in range(4):
+        right = [int(np.argmax([images[i] @ k for k in classes]) == c) for i in range(50) if labels[i] == c]
+        expected.append(sum(right) / len(right))
+    found = accuracy_per_class(torch.from_numpy(images), labels.tolist(), torch.from_numpy(classes))
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.fixture
+def held_out(tmp_path: pathlib.Path) -> pathlib.Path:
+    for label in (0, 1, 10):
+        (tmp_path / f"images/{label}").mkdir(parents=True)
+    for label, name, colour in ((0, "a.png", 0), (1, "a.png", 1), (1, "b.jpg", 0), (10, "a.png", 2)):
+        Image.new("RGB", (6, 6), COLOURS[colour]).save(tmp_path / f"images/{label}/{name}")
+    return tmp_path
+
+
+def test_folders_and_languages(held_out: pathlib.Path) -> None:
+    classes = [["red"], ["green"], *[["green"]] * 8, ["blue"]]
+    named = {"names": ["red", "red", *["red"] * 8, "blue"], "templates": ["the {}", "{}"]}
+    (held_out / "prompts.json").write_text(json.dumps({"en": classes, "xx": named}))
+    found = evaluate(Fake(), tokenizer, str(held_out / "images"), str(held_out / "prompts.json"))
+    assert found["en"] == {"accuracy": 0.75, "per_class": [1.0, 0.5, *[None] * 8, 1.0]}
+    assert found["xx"] == {"accuracy": 0.5, "per_class": [1.0, 0.0, *[None] * 8, 1.0]}
+
+
+def test_what_is_missing_is_named(held_out: pathlib.Path) -> None:
+    prompts = held_out / "prompts.json"
+    prompts.write_text('{"en": [["red"], ["green"]]}')
+    with pytest.raises(ConfigError, match="en needs prompts for each of the 11 classes"):
+        evaluate(Fake(), tokenizer, str(held_out / "images"), str(prompts))
+    with pytest.raises(ConfigError, match="no image in"):
+        evaluate(Fake(), tokenizer, str(held_out), str(prompts))
+
+
+def test_the_command_writes_what_it_prints(
+    held_out: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (held_out / "prompts.json").write_text(json.dumps({"en": [["red"]] * 11}))
+    monkeypatch.setattr(open_clip, "create_model", lambda name, pretrained, **_: Fake())
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: tokenizer)
+    arguments = ["--images", str(held_out / "images"), "--prompts", str(held_out / "prompts.json"), "--output", str(held_out / "out.json")]
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--model", "any", *arguments])
+    module.main()
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((held_out / "out.json").read_text())
+    assert printed["en"]["accuracy"] == 0.25
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--model", "any", "--images", "nowhere", *arguments[2:]])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2

@@ -1,0 +1,1 @@
+"""CLIP training on curated Parquet: read config, data, model, loop, checkpoint in this order."""

@@ -1,0 +1,69 @@
+"""Checkpoints: written whole or not at all, the newest whole one found again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger("train")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that belongs to another run; the message says what differs."""
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
+    """Writes ``state`` as the checkpoint of ``step`` and deletes all but the last ``keep``.
+
+    The file takes its name when its bytes are on the disk: whenever the run is killed, what has the name is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:010d}.pt"
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+    # A broken one of a later step, which this run has passed over, must not push a whole one out.
+    for old in [found for found in _newest_first(folder) if found <= path][keep:]:
+        old.unlink()
+    return path
+
+
+def load_newest(folder: Path, *, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest whole checkpoint, on the CPU; None where there is none. Broken ones are named in the log and left where they are.
+
+    Raises:
+        CheckpointError: its ``identity`` is another.
+    """
+    for path in _newest_first(folder):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                # torch writes checksums but does not read them.
+                if damaged := archive.testzip():
+                    raise ValueError(f"checksum of {damaged}")
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # On a torn file the zip reader, the unpickler or the file system raises, each its own way.
+        except Exception as error:
+            log.warning("%s is broken, the one before it is tried (%s: %s)", path, type(error).__name__, str(error).partition("\n")[0])
+            continue
+        then = state["identity"]
+        different = [f"{key} was {then.get(key)!r} and is {value!r}" for key, value in identity.items() if then.get(key) != value]
+        if different:
+            raise CheckpointError(f"{path} is of another run ({'; '.join(different)}): give another --output, or what it was")
+        log.info("going on from %s", path)
+        return state
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True)

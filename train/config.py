@@ -1,0 +1,189 @@
+"""What a training run is: one TOML file, checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+#: The configurations that come with the package, found by file name alone.
+SHIPPED = Path(__file__).parent / "configs"
+
+Count = Annotated[int, Meta(ge=1)]
+CountOrNone = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+Beta = Annotated[float, Meta(ge=0, lt=1)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the file, the table and the key."""
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the file; its keys are the fields."""
+
+
+class ModelConfig(Table, frozen=True):
+    """``name``: a model of open_clip, the path of a model configuration in its JSON format, or any name for the one inline in ``custom``.
+    ``tokenizer``: the folder of a Hugging Face tokenizer, instead of the one that the model asks for."""
+
+    name: str
+    tokenizer: str = ""
+    custom: dict[str, Any] = {}
+
+
+class DataConfig(Table, frozen=True):
+    """``paths``: directories of ``part-*.parquet``, or files; local or fsspec URLs. ``workers``: decoding processes per rank (0: none),
+    each keeps ``prefetch`` batches ready. A batch draws equally from ``streams`` places of the epoch, each shuffled within ``shuffle_rows``
+    rows, on top of the shuffle of all row groups; ``streams`` divides the batch and is a multiple of every number of ranks to come.
+    ``crop_scale``: shares of the image's area that a crop covers, least and most. ``max_bad``: unreadable images per epoch before the
+    run stops; a black one takes the place of each."""
+
+    paths: tuple[str, ...] = ()
+    workers: CountOrNone = 2
+    prefetch: Count = 4
+    streams: Count = 16
+    shuffle_rows: Count = 1024
+    crop_scale: tuple[Share, Share] = (0.9, 1.0)
+    max_bad: CountOrNone = 0
+
+
+class OptimizerConfig(Table, frozen=True):
+    """AdamW. ``weight_decay`` spares gains, biases and the logit scale; ``clip_norm``: largest norm of the gradient, 0 for no limit."""
+
+    lr: Positive = 5e-4
+    beta1: Beta = 0.9
+    beta2: Beta = 0.98
+    eps: Positive = 1e-6
+    weight_decay: NotNegative = 0.2
+    clip_norm: NotNegative = 1.0
+
+
+class ScheduleConfig(Table, frozen=True):
+    """Linear warm-up over ``warmup`` steps, then a cosine that would reach 0 one step after the last."""
+
+    warmup: CountOrNone = 0
+
+
+class TrainConfig(Table, frozen=True):
+    """``batch_size`` is global: the pairs that are contrasted with one another, over all ranks and all ``accumulation`` passes of a step.
+    ``precision`` auto: bf16 on CUDA, fp32 on a CPU. ``threads``: of torch per process on a CPU; another number is another last digit."""
+
+    steps: Count
+    batch_size: Count
+    seed: int = 0
+    accumulation: Count = 1
+    loss: Literal["clip", "siglip"] = "clip"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    threads: Count = 1
+    log_every: Count = 10
+
+
+class CheckpointConfig(Table, frozen=True):
+    """A checkpoint every ``every`` steps and at the end; the last ``keep`` stay."""
+
+    every: Count = 1000
+    keep: Count = 2
+
+
+class EvaluateConfig(Table, frozen=True):
+    """Zero-shot classification of ``images`` with ``prompts`` (see train.evaluate) every ``every`` steps and at the end; 0 for never."""
+
+    every: CountOrNone = 0
+    images: str = ""
+    prompts: str = ""
+
+
+class Config(Table, frozen=True):
+    """One training run."""
+
+    model: ModelConfig
+    train: TrainConfig
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def __post_init__(self) -> None:
+        batch, streams, steps, warmup = self.train.batch_size, self.data.streams, self.train.steps, self.schedule.warmup
+        for right, message in (
+            (batch % streams == 0, f"data.streams ({streams}) must divide train.batch_size ({batch})"),
+            (warmup < steps, f"schedule.warmup ({warmup}) must be less than train.steps ({steps})"),
+            (self.data.crop_scale[0] <= self.data.crop_scale[1], f"data.crop_scale must be ascending, not {list(self.data.crop_scale)}"),
+            (
+                not self.evaluate.every or (self.evaluate.images and self.evaluate.prompts),
+                "evaluate.every needs evaluate.images and .prompts",
+            ),
+        ):
+            if not right:
+                raise ValueError(message)
+
+
+def load_config(path: str | Path, *, overrides: Iterable[str] = (), data: Iterable[str] = ()) -> Config:
+    """The configuration in a TOML file, or in the one of that name which comes with the package.
+
+    ``overrides`` are ``table.key=value`` with the value in TOML (a bare word is a string); ``data`` replaces ``data.paths``.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown or missing key, a value of the wrong type or out of range.
+    """
+    file = Path(path) if Path(path).exists() else SHIPPED / Path(path).name
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        for override in overrides:
+            _override(tables, override)
+        if paths := list(data):
+            tables.setdefault("data", {})["paths"] = paths
+        return parse(tables)
+    except OSError as error:
+        shipped = ", ".join(sorted(p.name for p in SHIPPED.glob("*.toml")))
+        raise ConfigError(f"no configuration at {path} ({error.strerror}); those that come with the package: {shipped}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def parse(tables: Mapping[str, Any]) -> Config:
+    """A configuration from nested tables. Raises ConfigError."""
+    try:
+        return msgspec.convert(tables, Config)
+    except msgspec.ValidationError as error:
+        message = str(error)
+    if unknown := re.search(r"unknown field `(.*?)`(?: - at `\$\.(\w+)`)?", message):
+        key, table = unknown.groups()
+        kinds = {f.name: [inner.name for inner in msgspec.structs.fields(f.type)] for f in msgspec.structs.fields(Config)}
+        homes = [name for name, keys in kinds.items() if key in keys]
+        close = difflib.get_close_matches(key, kinds[table] if table else kinds, n=1)
+        hint = f"it belongs to [{homes[0]}]" if homes else f"did you mean {close[0]!r}?" if close else "there is none like it"
+        message = (f"unknown key {key!r} in [{table}]: " if table else f"unknown table [{key}]: ") + hint
+    raise ConfigError(message.replace("`$.", "`"))
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    *path, last = dotted.strip().split(".")
+    if not (equals and path and last):
+        raise ConfigError(f"an override is written table.key=value, not {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for part in path:
+        tables = tables.setdefault(part, {})
+        if not isinstance(tables, dict):
+            raise ConfigError(f"{override!r}: {part!r} is not a table")
+    tables[last] = value

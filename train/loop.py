@@ -1,0 +1,269 @@
+"""One training run, from top to bottom: set up, fit, save."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from train.checkpoint import load_newest, save_checkpoint
+from train.config import Config, ConfigError, OptimizerConfig
+from train.data import DataError, Part, find_images, load_batches
+from train.distributed import Ranks, join_ranks
+from train.evaluate import evaluate
+from train.model import Model, create_model, create_tokenizer, find_architecture, image_size, save_model
+
+log = logging.getLogger("train")
+#: Upper end of the logit scale, as in CLIP (arXiv 2103.00020, section 2.5).
+LARGEST_LOGIT_SCALE = math.log(100)
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss or the gradient is not a finite number; no weight was touched by it."""
+
+
+def train(config: Config, output: Path) -> bool:
+    """Trains, or goes on from the newest whole checkpoint in ``output``. True when the last step is done, False when SIGTERM ended it.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, NotFiniteError: with a message for the person who started the run.
+    """
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        with join_ranks(config.train.device) as ranks:
+            run = Run(config, output, ranks)
+            finished = fit(run, stop)
+            if finished and ranks.rank == 0:
+                save_model(run.model, run.architecture, run.tokenizer, output, name=config.model.name)
+                log.info('done; to use the model: open_clip.create_model_and_transforms("local-dir:%s")', output)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return finished
+
+
+class Run:
+    """Everything that a step needs, checked and restored from the newest checkpoint. ``step``: how many are done."""
+
+    def __init__(self, config: Config, output: Path, ranks: Ranks) -> None:
+        self.config, self.output, self.ranks, self.step = config, output, ranks, 0
+        batch, streams, passes = config.train.batch_size, config.data.streams, config.train.accumulation
+        if streams % ranks.count or batch % (ranks.count * passes):
+            raise ConfigError(
+                f"{ranks.count} ranks must divide data.streams ({streams}), and, times train.accumulation, the batch ({batch})"
+            )
+        self.images = find_images(config.data.paths)
+        self.steps_per_epoch = int(self.images.rows.sum()) // batch
+        if not self.steps_per_epoch:
+            raise DataError(f"{self.images.rows.sum()} images are less than one batch of {batch}")
+        output.mkdir(parents=True, exist_ok=True)
+        if ranks.device.type == "cpu":
+            torch.set_num_threads(config.train.threads)
+            torch.use_deterministic_algorithms(True)
+        else:
+            torch.set_float32_matmul_precision("high")
+
+        self.architecture = find_architecture(config.model, loss=config.train.loss)
+        self.tokenizer = create_tokenizer(config.model, self.architecture)
+        torch.manual_seed(config.train.seed)
+        self.model = create_model(self.architecture).to(ranks.device)
+        if config.train.activation_checkpointing:
+            self.model.set_grad_checkpointing(True)
+        self.optimizer = create_optimizer(self.model, config.optimizer)
+        self.loss = create_loss(config.train.loss, ranks)
+        #: What a run must share with the one that it goes on from: the model, the data and the order of the data.
+        self.identity = {"model": self.architecture, "images": self.images.fingerprint, "train.batch_size": batch}
+        self.identity |= {"train.seed": config.train.seed, "data.streams": streams, "data.shuffle_rows": config.data.shuffle_rows}
+        if saved := load_newest(output / "checkpoints", identity=self.identity):
+            self.model.load_state_dict(saved["state_dict"])
+            # Of the optimizer only its memory: rates and decays are what the configuration says now.
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": saved["optimizer"]["state"]})
+            self.step = saved["step"]
+        if ranks.mean([self.step]) != [self.step]:
+            raise ConfigError(f"the ranks see different checkpoints: --output must be on a disk that all of them share ({output})")
+        if config.train.compile:
+            self.model.compile()
+        #: The model as the ranks train it together.
+        self.shared: Model = DistributedDataParallel(self.model, broadcast_buffers=False) if ranks.count > 1 else self.model
+        parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
+        log.info("%s: %.1f M parameters; %s images; %s ranks", config.model.name, parameters, self.images.rows.sum(), ranks.count)
+
+
+def create_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW; gains, biases and the logit scale and bias, which have fewer than two dimensions, are not decayed (CLIP, section 2.5)."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=trained[0].is_cuda)
+
+
+def create_loss(name: str, ranks: Ranks) -> torch.nn.Module:
+    """A loss of (image_features, text_features, logit_scale[, logit_bias]) whose mean over the ranks is the loss of the global batch.
+
+    DDP averages gradients over the ranks, so the gathered features must carry gradients: without them the result would be another.
+    """
+    if name == "siglip":
+        return open_clip.loss.SigLipLoss(rank=ranks.rank, world_size=ranks.count)
+    return open_clip.ClipLoss(local_loss=True, gather_with_grad=True, rank=ranks.rank, world_size=ranks.count)
+
+
+def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
+    """Rate of a step (from 0): linear over ``warmup`` steps up to ``peak``, then half a cosine that would reach 0 at ``steps``."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def fit(run: Run, stop: threading.Event) -> bool:
+    """Steps until the last one, or until ``stop`` is set on any rank; saves at either end. Whether the last step is done."""
+    config, ranks, progress = run.config, run.ranks, Progress(run)
+    batches = load_batches(run.images, config, ranks, tokenizer=run.tokenizer, size=image_size(run.model), first_step=run.step)
+    bad = 0
+    while run.step < config.train.steps:
+        parts = progress.wait_for(batches)
+        bad = (bad if run.step % run.steps_per_epoch else 0) + count_bad(parts)
+        loss_here, norm = backward(run, parts)
+        loss, mean_bad, stopping = ranks.mean([loss_here, bad, stop.is_set()])
+        bad_everywhere = round(mean_bad * ranks.count)
+        if bad_everywhere > config.data.max_bad:
+            raise DataError(
+                f"{bad_everywhere} bad images in this epoch, and data.max_bad is {config.data.max_bad}; the log above names them"
+            )
+        rate = learning_rate(run.step, peak=config.optimizer.lr, warmup=config.schedule.warmup, steps=config.train.steps)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NotFiniteError(
+                f"step {run.step + 1}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}; this step changed no weight and the "
+                "last checkpoint is good; a lower optimizer.lr or a longer schedule.warmup may help"
+            )
+        update(run, rate)
+        run.step += 1
+        last = run.step == config.train.steps
+        if last or run.step % config.train.log_every == 0:
+            progress.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=bad_everywhere)
+        if config.evaluate.every and (last or run.step % config.evaluate.every == 0) and ranks.rank == 0:
+            progress.write(zero_shot=evaluate(run.model, run.tokenizer, config.evaluate.images, config.evaluate.prompts))
+        if (last or stopping or run.step % config.checkpoint.every == 0) and ranks.rank == 0:
+            # open_clip loads this file too, by path as ``pretrained``: it looks for weights under ``state_dict``.
+            state = {"state_dict": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "step": run.step}
+            path = save_checkpoint(run.output / "checkpoints", run.step, {**state, "identity": run.identity}, keep=config.checkpoint.keep)
+            log.info("saved %s", path)
+        if stopping and not last:
+            log.info("stopped by SIGTERM after step %s; the same command goes on from there", run.step)
+            return False
+    return True
+
+
+def count_bad(parts: list[Part]) -> int:
+    bad = [what for part in parts for what in part.bad]
+    for what in bad:
+        log.error("bad image: %s", what)
+    return len(bad)
+
+
+def backward(run: Run, parts: list[Part]) -> tuple[torch.Tensor, float]:
+    """Clipped gradients. Returns this rank's loss, whose mean over the ranks is the batch's, and the norm before clipping."""
+    device, passes = run.ranks.device, run.config.train.accumulation
+    images = torch.cat([part.images.to(device, non_blocking=True) for part in parts]).chunk(passes)
+    tokens = torch.cat([part.tokens.to(device, non_blocking=True) for part in parts]).chunk(passes)
+    run.optimizer.zero_grad(set_to_none=True)
+    if passes == 1:
+        loss = run.loss(**forward(run, run.shared, images[0], tokens[0], number=0))
+        loss.backward()
+    else:
+        loss = backward_in_passes(run, images, tokens)
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optimizer.clip_norm or math.inf)
+    return loss.detach(), float(norm)
+
+
+def backward_in_passes(run: Run, images: Sequence[torch.Tensor], tokens: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The gradients of one big batch in the memory of a small one (GradCache, arXiv 2101.06983, section 3.2).
+
+    The loss of all features together gives the gradient at each feature; a second forward pass, part by part, carries it on to the weights.
+    """
+    with torch.no_grad():
+        outputs = [forward(run, run.model, *part, number=i) for i, part in enumerate(zip(images, tokens, strict=True))]
+    features = ("image_features", "text_features")
+    joined = {**outputs[0], **{key: torch.cat([output[key] for output in outputs]) for key in features}}
+    leaves: dict[str, Any] = {key: value.detach().requires_grad_() for key, value in joined.items()}
+    loss: torch.Tensor = run.loss(**leaves)
+    loss.backward()
+    for i, part in enumerate(zip(images, tokens, strict=True)):
+        last = i == len(images) - 1
+        # The ranks exchange gradients once, with the last part; it also carries the gradients of logit scale and bias.
+        with nullcontext() if last or run.ranks.count == 1 else run.shared.no_sync():
+            output = forward(run, run.shared, *part, number=i)
+            gradients = {key: leaf.grad.chunk(len(images))[i] if key in features else leaf.grad for key, leaf in leaves.items()}
+            keys = list(output) if last else features
+            torch.autograd.backward([output[key] for key in keys], [gradients[key] for key in keys])
+    return loss
+
+
+def forward(run: Run, model: Model, images: torch.Tensor, tokens: torch.Tensor, *, number: int) -> dict[str, torch.Tensor]:
+    """Features, logit scale and bias, fp32, in pass ``number``. ``images`` uint8 (n, size, size, 3), ``tokens`` int64 (n, context)."""
+    # What is random in a model (patch dropout) depends on this alone, so that no generator's state has to be saved.
+    key = f"{run.config.train.seed}/{run.step}/{run.ranks.rank}/{number}"
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little"))
+    mean, std = (torch.tensor(run.model.visual.preprocess_cfg[k], device=images.device).view(3, 1, 1) for k in ("mean", "std"))
+    precision, kind = run.config.train.precision, run.ranks.device.type
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and kind == "cuda")):
+        output = model((images.permute(0, 3, 1, 2) / 255 - mean) / std, tokens)
+    return {key: value.float() for key, value in output.items()}
+
+
+def update(run: Run, rate: float) -> None:
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.optimizer.step()
+    with torch.no_grad():
+        run.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
+
+
+class Progress:
+    """Times the steps; on the first rank tells of them, in a line for people and in one of ``log.jsonl`` for programs."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._path = run, run.output / "log.jsonl"
+        self._start, self._waited, self._first_step = time.perf_counter(), 0.0, run.step
+        if run.ranks.rank == 0:
+            # What was logged after the checkpoint that the run goes on from will happen again.
+            lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+            partial = self._path.with_suffix(".partial")
+            partial.write_bytes(b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= run.step))
+            partial.replace(self._path)
+
+    def wait_for(self, batches: Iterator[list[Part]]) -> list[Part]:
+        start = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - start
+        return batch
+
+    def report(self, **values: float) -> None:
+        run, seconds = self._run, time.perf_counter() - self._start
+        speed = (run.step - self._first_step) * run.config.train.batch_size / seconds
+        values |= {"epoch": run.step / run.steps_per_epoch, "logit_scale": run.model.logit_scale.exp().item()}
+        values |= {"samples_per_second": speed, "data_wait": self._waited / seconds}
+        self.write(**values)
+        shown = ("epoch {epoch:.2f}", "loss {loss:.4f}", "lr {lr:.2e}", "scale {logit_scale:.2f}", "gradient {gradient_norm:.2f}")
+        text = "  ".join((*shown, "{samples_per_second:.0f} samples/s", "data wait {data_wait:.0%}"))
+        log.info("step %s/%s  %s", run.step, run.config.train.steps, text.format(**values))
+        self._start, self._waited, self._first_step = time.perf_counter(), 0.0, run.step
+
+    def write(self, **values: Any) -> None:
+        if self._run.ranks.rank == 0:
+            samples = self._run.step * self._run.config.train.batch_size
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self._run.step, "samples": samples, **values}) + "\n")

@@ -1,0 +1,107 @@
+"""The model and its tokenizer, by open_clip's names and formats, and the files that open_clip loads them from."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import safetensors.torch
+import torch
+
+from train.config import ConfigError, ModelConfig
+
+#: n texts to token ids, int64 (n, context).
+Tokenizer = Callable[[list[str]], torch.Tensor]
+#: What open_clip's models have beyond torch's Module (``visual``, ``encode_text``, ``logit_scale``, …) is not in their types.
+Model = Any
+#: Start of the logit scale and bias for the sigmoid loss (SigLIP, arXiv 2303.15343, section 3.2).
+SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
+
+
+def find_architecture(config: ModelConfig, *, loss: str) -> dict[str, Any]:
+    """The model's configuration in open_clip's format; for the sigmoid loss it has a logit bias. ConfigError where there is none."""
+    found = config.custom or open_clip.get_model_config(config.name)
+    if not found and config.name.endswith(".json"):
+        try:
+            found = json.loads(Path(config.name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"model.name: {config.name} is not a readable model configuration: {error}") from None
+    if not found:
+        close = ", ".join(get_close_matches(config.name, open_clip.list_models())) or "none"
+        raise ConfigError(f"model.name: open_clip has no model {config.name!r}; close names: {close}")
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(found):
+        raise ConfigError(f"the configuration of the model {config.name} needs embed_dim, vision_cfg and text_cfg")
+    return {**SIGLIP_START, **found} if loss == "siglip" else found
+
+
+def create_model(architecture: dict[str, Any]) -> Model:
+    """A model with random weights (torch's generator decides them) that returns a dict of features, logit scale and logit bias.
+
+    Raises:
+        ConfigError: open_clip does not know a key of the architecture, or the images are not square.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _write_config(Path(folder), architecture)
+        try:
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, output_dict=True)
+        except TypeError as error:
+            raise ConfigError(f"the model's configuration has a key that open_clip does not know: {error}") from None
+    image_size(model)
+    return model
+
+
+def image_size(model: Model) -> int:
+    """Side of the square images that the model takes, in pixels. ConfigError where they are not square."""
+    height, width = open_clip.utils.to_2tuple(model.visual.preprocess_cfg["size"])
+    if height != width:
+        raise ConfigError(f"the model takes images of {height} x {width} pixels; only square ones are trained here")
+    return int(width)
+
+
+def create_tokenizer(config: ModelConfig, architecture: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of the architecture, or the one in the folder ``config.tokenizer``.
+
+    open_clip's own is byte-level: it needs no network and takes any script. Others come from Hugging Face.
+
+    Raises:
+        ConfigError: it is not on this machine and cannot be fetched; the message says what to fetch.
+    """
+    text = architecture["text_cfg"]
+    options = {"context_length": text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})}
+    name = text.get("hf_tokenizer_name")
+    if not (name or config.tokenizer):
+        return open_clip.SimpleTokenizer(**options)
+    try:
+        return open_clip.tokenizer.HFTokenizer(config.tokenizer or name, tokenizer_mode=text.get("tokenizer_mode"), **options)
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"the tokenizer {config.tokenizer or name} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}). It needs "
+            f"the package transformers; without a network, run `hf download {name or config.tokenizer} --local-dir FOLDER` where there "
+            "is one, bring the folder and set model.tokenizer to it"
+        ) from None
+
+
+def save_model(model: Model, architecture: dict[str, Any], tokenizer: Tokenizer, folder: Path, *, name: str) -> None:
+    """Writes weights, configuration and tokenizer as ``open_clip.create_model("local-dir:FOLDER")`` reads them.
+
+    A model that open_clip does not know by ``name`` also gets ``<name>.json``, for ``open_clip.add_model_config``.
+    """
+    _write_config(folder, architecture, preprocess=model.visual.preprocess_cfg)
+    if open_clip.get_model_config(name) != architecture:
+        (folder / f"{Path(name).stem}.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(str(folder))
+    partial = folder / "open_clip_model.partial"
+    partial.write_bytes(safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
+    partial.replace(folder / "open_clip_model.safetensors")
+
+
+def _write_config(folder: Path, architecture: dict[str, Any], *, preprocess: dict[str, Any] | None = None) -> None:
+    content = {"model_cfg": architecture, "preprocess_cfg": preprocess or {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
