@@ -10,6 +10,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Protocol
 
 import ahocorasick
@@ -114,11 +116,14 @@ def open_automaton(data: bytes, *, entries_checksum: str) -> Matcher:
         raise AutomatonError(f"the automaton cannot be used ({error}): build the entries again") from error
 
 
+#: A match of daachorse is (start, end, id).
+_entry_id = itemgetter(2)
+
+
 def _as_arrays(found: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.zeros(len(found) + 1, dtype=np.int32)
     np.cumsum([len(ids) for ids in found], out=offsets[1:])
-    flat = [i for ids in found for i in ids]
-    return np.array(flat, dtype=np.int32), offsets
+    return np.fromiter(chain.from_iterable(found), dtype=np.int32, count=offsets[-1]), offsets
 
 
 class DaachorseMatcher:
@@ -132,7 +137,7 @@ class DaachorseMatcher:
         if self._automaton is None:
             return np.zeros(0, dtype=np.int32), np.zeros(len(spaced) + 1, dtype=np.int32)
         find = self._automaton.find_overlapping
-        return _as_arrays([sorted({match[2] for match in find(text.encode())}) for text in spaced])
+        return _as_arrays([sorted(set(map(_entry_id, find(text.encode())))) for text in spaced])
 
 
 class PyahocorasickMatcher:

@@ -24,6 +24,14 @@ BATCH_CHARACTERS = 64 << 20
 SOURCES = ("alt", "title", "data-image-title")
 
 
+class RecordError(Exception):
+    """A record that cannot be used, with the reason of its dead letter."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class _Batch:
     """Rows on their way to a table."""
 
@@ -145,14 +153,6 @@ def _images_of_response(record: Record) -> tuple[str | None, list[Image]]:
         return images_of_html(decode_html(page, headers.get("content-type", "")))
     except PageTooComplex as error:
         raise RecordError("page_too_complex", str(error)) from error
-
-
-class RecordError(Exception):
-    """A record that cannot be used, with the reason of its dead letter."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 def _images_of_record(record: Record) -> tuple[str | None, str | None, list[Image]]:

@@ -1,6 +1,7 @@
 """Language identification: fastText models behind one small interface.
 
-Which score is enough? Of the 7,859 distinct alt and title texts of the sample crawl, lid.176.ftz scores SHARES below 0.2, 0.3 and 0.5.
+Which score is enough? Of the 14,618 alt and title texts of a small real crawl, lid.176.ftz scores 13.1 % below 0.2, 20.9 % below 0.3 and
+34.8 % below 0.5 (of its 7,859 distinct texts 12.4, 19.0 and 33.5 %).
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from typing import Any, Protocol
 import fasttext
 import numpy as np
 
-from metadata.languages import language_of_label
-
-#: The metadata language of texts without an assignable one.
-OTHER = "other"
+from metadata.languages import OTHER, language_of_label
 
 _PREFIX = "__label__"
 #: fastText's file format, version 12.
@@ -42,7 +40,7 @@ class LanguageIdentifier(Protocol):
 
 
 class FastTextIdentifier:
-    """A fastText model. 15 to 30 µs a text, in C++ code: give it distinct texts only."""
+    """A fastText model. 13 to 30 µs a text, in C++ code: give it distinct texts only."""
 
     def __init__(self, model: Any, *, family: str, checksum: str) -> None:
         self._model = model
@@ -99,16 +97,20 @@ def load_lid(model_path: str | None = None) -> LanguageIdentifier:
         labels = [label.removeprefix(_PREFIX) for _, label in model.f.predict("\n", _ALL_LABELS, -1.0, "strict")]
     except (ValueError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{path} is a fastText model that cannot be read, cut off perhaps: {error}") from error
-    return FastTextIdentifier(model, family=_family_of(labels, path), checksum=checksum)
+    return FastTextIdentifier(model, family=family_of_labels(labels, name=str(path)), checksum=checksum)
 
 
-def _family_of(labels: Sequence[str], path: Path) -> str:
-    """The column of the language table that a model's labels belong to: ``eng_Latn`` is GlotLID's style, ``en`` that of lid.176."""
+def family_of_labels(labels: Sequence[str], *, name: str) -> str:
+    """The column of the language table that a model's labels belong to: ``eng_Latn`` is GlotLID's style, ``en`` that of lid.176.
+
+    Raises:
+        ValueError: neither; ``name`` says which model.
+    """
     if labels and all(_SCRIPT_LABEL.fullmatch(label) for label in labels):
         return "glotlid"
     if labels and all(_CODE_LABEL.fullmatch(label) for label in labels):
         return "lid.176"
-    raise ValueError(f"{path} is no language identification model: its labels are {', '.join(labels[:5]) or 'none'}")
+    raise ValueError(f"{name} is no language identification model: its labels are {', '.join(labels[:5]) or 'none'}")
 
 
 def to_metadata_languages(labels: Sequence[str], scores: np.ndarray, *, family: str, min_score: float) -> list[str | None]:

@@ -28,7 +28,9 @@ def row_groups_of(file: BinaryIO) -> list[int]:
     """
     try:
         parquet = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        if not _is_damage(error):
+            raise
         raise ValueError(f"no Parquet file ({error})") from None
     missing = [name for name in ("url", "text") if name not in parquet.schema_arrow.names]
     if missing:
@@ -42,13 +44,17 @@ def row_groups_of(file: BinaryIO) -> list[int]:
     return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
 
+def _is_damage(error: Exception) -> bool:
+    """Whether the bytes are at fault: Arrow's own OSError has no number, that of a failing disk or network has one, or another class."""
+    return isinstance(error, pa.ArrowInvalid) or (type(error) is OSError and error.errno is None)
+
+
 def _until_damage(batches: Iterator[pa.RecordBatch], *, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The batches before the first that cannot be decoded."""
     try:
         yield from batches
     except (pa.ArrowInvalid, OSError) as error:
-        # Arrow reports a broken page as an OSError without a number; a failing disk or network has one, or a class of its own.
-        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+        if not _is_damage(error):
             raise
         tally.damaged("damaged_parquet", place=tally.read, detail=str(error))
 

@@ -19,7 +19,8 @@ _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 _UNKNOWN_TYPES = frozenset({"", "unknown/unknown", "application/unknown", "*/*"})
 # The tags by which https://mimesniff.spec.whatwg.org tells HTML.
 _HTML_START = re.compile(
-    rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*<(?:(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p)[ >]|!--)", re.IGNORECASE
+    rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*<(?:(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p)[ >]|!--)",
+    re.IGNORECASE,
 )
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[^\r\n]{0,1000}\r?\n")
 
@@ -57,7 +58,7 @@ def decode_body(headers: dict[str, str], body: bytes) -> bytes:
     """The body without its transfer and content codings.
 
     Crawlers often store bodies decoded and leave the header as it was: a body that does not begin as its coding says is taken as it is.
-    A body that is cut off, or damaged after its beginning, gives what comes before, as in browsers.
+    A body that is cut off, or damaged after its first 64 KiB, gives what comes before, as in browsers.
 
     Raises:
         PageTooLarge: more than ``PAGE_BYTES``; no more than that and one step is ever held.
@@ -166,6 +167,9 @@ def _zstd(body: bytes) -> bytes:
     parts: list[bytes] = []
     length = 0
     try:
+        stated = zstandard.get_frame_parameters(body).content_size
+        if PAGE_BYTES < stated != zstandard.CONTENTSIZE_UNKNOWN:
+            raise PageTooLarge(f"the page has {stated} bytes")
         with zstandard.ZstdDecompressor(max_window_size=PAGE_BYTES).stream_reader(body, read_across_frames=True) as reader:
             while part := reader.read(_STEP):
                 parts.append(part)

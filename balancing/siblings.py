@@ -32,15 +32,18 @@ def resolve(records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns the winners as an array of RECORD with its rank appended, shape (w,) in the order of (image, lang, pair key); per winner the
     position of its image in the run-length lists; and the lists themselves: structured (image, lang, n).
     """
-    records = records[np.lexsort((records["row"], records["part"], records["pair_key"], records["image_key"]))]
-    first = np.ones(len(records), dtype=bool)
-    first[1:] = (records["image_key"][1:] != records["image_key"][:-1]) | (records["pair_key"][1:] != records["pair_key"][:-1])
-    winners = records[first]
-    # Two sorts: a text to which two matching runs gave different languages is still one pair.
-    winners = winners[np.lexsort((winners["pair_key"], winners["lang"], winners["image_key"]))]
+    # Contiguous columns sort much faster than fields of a structure.
+    place = records["part"].astype(np.int64) << 32 | records["row"]
+    order = np.lexsort((place, records["pair_key"].copy(), records["image_key"].copy()))
+    images, pairs = records["image_key"][order], records["pair_key"][order]
+    new_image, first = np.ones((2, len(records)), dtype=bool)
+    new_image[1:] = images[1:] != images[:-1]
+    first[1:] = new_image[1:] | (pairs[1:] != pairs[:-1])
+    winners, new_image = records[order[first]], new_image[first]
 
-    new_image = np.ones(len(winners), dtype=bool)
-    new_image[1:] = winners["image_key"][1:] != winners["image_key"][:-1]
+    # A second sort by language, since a text to which two matching runs gave different languages is still one pair.
+    by_lang = np.argsort(np.cumsum(new_image) << 32 | winners["lang"], kind="stable")
+    winners = winners[by_lang]
     new_lang = new_image.copy()
     new_lang[1:] |= winners["lang"][1:] != winners["lang"][:-1]
     starts = np.flatnonzero(new_lang)
@@ -62,12 +65,15 @@ def verdicts_by_part(records: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndar
     A row that is not mentioned is a copy of a pair that lives elsewhere.
     """
     winners, rank, counts = resolve(records)
-    first_of_image = np.searchsorted(counts["image"], np.arange(counts["image"][-1] + 2)) if len(counts) else np.zeros(1, dtype=np.int64)
+    if not len(winners):
+        return {}
+    first_of_image = np.searchsorted(counts["image"], np.arange(counts["image"][-1] + 2))
     image_of_winner = np.repeat(counts["image"], counts["n"])
     first, length = first_of_image[image_of_winner], np.diff(first_of_image)[image_of_winner]
     out = {}
-    for part in np.unique(winners["part"]).tolist():
-        mine = np.flatnonzero(winners["part"] == part)
+    by_part = np.argsort(winners["part"], kind="stable")
+    parts, rows = np.unique(winners["part"], return_counts=True)
+    for part, mine in zip(parts.tolist(), np.split(by_part, np.cumsum(rows)[:-1]), strict=True):
         lengths = length[mine]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         gather = np.repeat(first[mine] - offsets[:-1], lengths) + np.arange(offsets[-1])

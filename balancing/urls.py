@@ -15,7 +15,7 @@ _TAIL = r"[^?#;]*(?:\?[^?#;][^#;]*)?(?:#[^;]+)?"
 # Addresses that urljoin leaves as they are, or puts behind a fixed prefix: no dot segment, no parameters, no empty query or fragment.
 _ABSOLUTE = re.compile(r"https?://[A-Za-z0-9.:_-]+(?:/" + _TAIL + ")?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.:_-]+(?=[/?#]|$)")
-_ROOTED = re.compile(r"/(?!/)(?!.*/\.)" + _TAIL)
+_ROOTED = re.compile(r"(?!.*/\.)/(?!/)" + _TAIL)
 _RELATIVE = re.compile(r"(?!.*/[./])[A-Za-z0-9_%~-][^?#;:]*(?:\?[^?#;][^#;]*)?(?:#[^;]+)?")
 _HTTP = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 

@@ -75,11 +75,7 @@ def images_of_wat(block: bytes) -> tuple[str | None, str | None, list[Image]]:
     html = payload.response.html if payload and payload.response else None
     if html is None:
         return url, None, []
-    images = [
-        (link.url, link.alt, link.title, link.data_image_title)
-        for link in html.links or ()
-        if link.path.startswith(_IMAGE_PATH)
-    ]
+    images = [(link.url, link.alt, link.title, link.data_image_title) for link in html.links or () if link.path.startswith(_IMAGE_PATH)]
     return url, html.head.base if html.head else None, images
 
 

@@ -148,9 +148,9 @@ def merge_lists(lists: Iterable[pa.Table]) -> pa.Table:
     Raises:
         ValueError: a source that is none of ``SOURCES``.
     """
-    columns = ["entry", "source", "score"]
-    merged = pa.concat_tables([ENTRIES_SCHEMA.empty_table().select(columns), *(table.select(columns) for table in lists)])
-    sources = pc.index_in(merged["source"].cast(pa.string()), value_set=pa.array(SOURCES))
+    schema = pa.schema([ENTRIES_SCHEMA.field("entry"), pa.field("source", pa.string()), ENTRIES_SCHEMA.field("score")])
+    merged = pa.concat_tables([schema.empty_table(), *(table.select(schema.names).cast(schema) for table in lists)])
+    sources = pc.index_in(merged["source"], value_set=pa.array(SOURCES))
     if sources.null_count:
         raise ValueError(f"unknown sources of entries: {pc.unique(merged['source'].filter(pc.is_null(sources))).to_pylist()}")
     source_numbers = sources.to_numpy().astype(np.int8)

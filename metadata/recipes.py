@@ -60,8 +60,8 @@ _RECIPES = {
             multilingual_wordnet=True,
             unigram_min_count=None,
             unigram_top_share=0.10,
-            # 100,646 / 251,465, the published proportion of English.
-            bigram_share=0.40,
+            # The published proportion of English, 0.40, exactly: with it the whole of enwiki gives the published sizes.
+            bigram_share=100_646 / 251_465,
             title_min_views=None,
             title_top_share=0.76,
             rules="default",

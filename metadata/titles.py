@@ -65,7 +65,7 @@ def title_range(title: bytes) -> int:
     return zlib.crc32(title) % RANGES
 
 
-def count_views(lines: BinaryIO, *, tally: Tally, max_bytes: int = 1 << 28) -> Iterator[pa.Table]:
+def count_views(lines: BinaryIO, *, tally: Tally, max_bytes: int = 1 << 27) -> Iterator[pa.Table]:
     """Views of one page-view file, as tables of ``VIEWS_SCHEMA`` sorted by (lang, range, bytes of title).
 
     A title occurs once in a table, desktop and mobile views together, and in as many tables as its views were cut into:
@@ -76,7 +76,8 @@ def count_views(lines: BinaryIO, *, tally: Tally, max_bytes: int = 1 << 28) -> I
     Args:
         lines: the opened file; gzip, bzip2 or plain text, told by its content.
         tally: ``read`` are lines, ``emitted`` those whose views count.
-        max_bytes: rows held before they go out as a table, in bytes. About four times as much is in use at the peak, and 100 MB.
+        max_bytes: rows held before they go out as a table, in bytes. Up to nine times as much is in use at the peak: 1.15 GB with
+            the default, measured.
     """
     held: list[pa.Table] = []
     size = 0

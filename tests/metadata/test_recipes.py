@@ -35,7 +35,7 @@ def test_version_2_has_the_published_figures() -> None:
         unigram_min_count=None,
         unigram_top_share=0.10,
         unigram_cap=251_465,
-        bigram_share=0.40,
+        bigram_share=100_646 / 251_465,
         bigram_cap=100_646,
         bigram_pmi_floor=None,
         title_min_views=None,

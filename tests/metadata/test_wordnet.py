@@ -155,7 +155,7 @@ def archives(shared_data: pathlib.Path) -> pathlib.Path:
     return shared_data / "nltk_data" / "corpora"
 
 
-class _Reader(WordNetCorpusReader):  # type: ignore[misc]
+class _Reader(WordNetCorpusReader):
     def map_wn(self, version: str = "wordnet") -> None:
         """Tables and WordNet are both of version 3.0. With a map nltk leaves out the lemmas of invalid offsets."""
 
@@ -192,8 +192,8 @@ def test_every_word_of_nltks_index_is_a_lemma(archives: pathlib.Path, nltk_reade
 
 def test_synsets_are_what_nltk_reads(archives: pathlib.Path, nltk_reader: WordNetCorpusReader) -> None:
     """Adjectives and adverbs: they have the syntactic markers, and nltk takes long for the rest."""
-    with zipfile.ZipFile(archives / "wordnet.zip") as archive:
-        data = {name: archive.read(name) for name in ("wordnet/data.adj", "wordnet/data.adv")}
+    with zipfile.ZipFile(archives / "wordnet.zip") as members:
+        data = {name: members.read(name) for name in ("wordnet/data.adj", "wordnet/data.adv")}
     archive = _zip({**data, "wordnet/data.noun": b"", "wordnet/data.verb": b""})
     synsets = [synset for part in "ar" for synset in nltk_reader.all_synsets(part)]
     names = english_synset_names(archive, lang="en", tally=Tally())["lemma"].to_pylist()
