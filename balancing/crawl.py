@@ -112,8 +112,8 @@ def _add_images(
             tally.drop("url_too_long", n)
             continue
         for source, text in found:
-            # A text is stored next to NUL in keys, and no caption needs one.
-            text = normalize_text(text.replace("\0", " "))
+            # Printable text holds nothing to replace. NUL separates the parts of keys, and no caption needs one.
+            text = text.strip(" ") if text.isprintable() else normalize_text(text.replace("\0", " "))
             if not text:
                 tally.drop("empty_text")
             elif len(text) > MAX_TEXT:

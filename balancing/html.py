@@ -11,7 +11,9 @@ from balancing.wat import Image
 
 #: Lexbor takes time quadratic in the depth of a page and in the attributes of one tag: 50,000 nested elements or attributes of one tag
 #: take 12 s. Beyond these limits a page is not parsed; the largest of 1,000 real pages has 35,000 tags.
+#: A tag takes up to 330 bytes of the tree, so the number of ``<`` is limited too.
 MAX_TAGS = 100_000
+MAX_MARKS = 500_000
 MAX_UNCLOSED = 10_000
 MAX_ATTRIBUTES = 2_000
 
@@ -63,6 +65,7 @@ _ENCODINGS = frozenset(
     | {"utf-8", "utf-16-le", "utf-16-be", "gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic"}
 )
 
+_BASE_TAG = re.compile(r"<base[\s/]", re.IGNORECASE)
 _IMAGE_TAG = re.compile(r"<ima?ge?[\s/>]", re.IGNORECASE)
 _ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+)?+)?+"""
 _CROWDED_TAG = re.compile(r"<[a-z][^\s/>]*+(?:" + _ATTRIBUTE + r"){" + str(MAX_ATTRIBUTES) + "}", re.IGNORECASE)
@@ -111,25 +114,28 @@ def images_of_html(text: str) -> tuple[str | None, list[Image]]:
     """``<base href>`` (the first) and the ``img`` elements of a page in document order, entities decoded; ``""`` for an attribute
     without a value. Scripting is off: images in ``noscript`` count. Those in ``template`` do not.
 
-    Memory: the parser's tree, up to about 50 bytes a character of ``text``.
+    Memory: the parser's tree, some copies of ``text`` and up to 170 MB for ``MAX_MARKS`` tags.
 
     Raises:
-        PageTooComplex: more than ``MAX_TAGS`` tags, ``MAX_UNCLOSED`` of them unclosed, or ``MAX_ATTRIBUTES`` in one tag.
+        PageTooComplex: more than ``MAX_MARKS`` tags, ``MAX_TAGS`` of elements that nest, ``MAX_UNCLOSED`` of them
+            unclosed, or ``MAX_ATTRIBUTES`` in one tag.
     """
     if not _IMAGE_TAG.search(text):
         return None, []
     if _CROWDED_TAG.search(text):
         raise PageTooComplex(f"a tag with more than {MAX_ATTRIBUTES} attributes")
-    if text.count("<") > MAX_UNCLOSED:
+    marks = text.count("<")
+    if marks > MAX_MARKS:
+        raise PageTooComplex(f"{marks} tags")
+    if marks > MAX_UNCLOSED:
         opened = len(_OPEN_TAG.findall(text))
         if opened > MAX_TAGS or opened - text.count("</") > MAX_UNCLOSED:
             raise PageTooComplex(f"{opened} tags, {opened - text.count('</')} unclosed")
     base: str | None = None
     images: list[Image] = []
     tree = LexborHTMLParser(text)
-    for node in tree.css("base[href]"):
+    if _BASE_TAG.search(text) and (node := tree.css_first("base[href]")):
         base = node.attributes.get("href") or ""
-        break
     for node in tree.css("img"):
         attributes = {name: value or "" for name, value in node.attributes.items()}
         get = attributes.get

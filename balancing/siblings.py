@@ -29,8 +29,8 @@ def resolve(records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     ``records``: RECORD, shape (n,). Of equal pairs (same image_key and pair_key) the one with the smallest (part, row) lives.
 
-    Returns the winners as an array of RECORD with its rank appended, shape (w,) in the order of (image, lang, pair key); per winner the
-    position of its image in the run-length lists; and the lists themselves: structured (image, lang, n).
+    Returns the winners (RECORD, shape (w,), in the order of image, lang, pair key); their ranks (int32, shape (w,)); and the number of
+    texts of each image in each of its languages: structured (image, lang, n), in the same order, images numbered from 0.
     """
     # Contiguous columns sort much faster than fields of a structure.
     place = records["part"].astype(np.int64) << 32 | records["row"]

@@ -216,19 +216,19 @@ class Stage:
         if twice:
             raise JobError(f"two inputs would make the same part {twice[0]} of {self.url}")
         before = {u.name: u for u in self.units()} if storage.exists(self.at(_UNITS)) else {}
-        gone = sorted(before[name].path for name in before.keys() - {u.name for u in units})
+        now = {u.name: u for u in units}
+        gone = sorted(before.keys() - now.keys())
         if gone and not derived:
             raise JobError(
-                f"{self.url} was begun with {len(gone)} inputs that are not given now (the first: {gone[0]}): "
+                f"{self.url} was begun with {len(gone)} inputs that are not given now (the first: {before[gone[0]].path}): "
                 f"give them again, or choose another --output"
             )
-        changed = [
-            u for u in units if u.name in before and u != before[u.name] and (u.size, u.etag) != (before[u.name].size, before[u.name].etag)
-        ]
-        for unit in [*changed, *(before[name] for name in sorted(before.keys() - {u.name for u in units}))]:
-            storage.remove(self.part_url(unit))
-        if list(before.values()) == units and storage.exists(self.at(SUCCESS)):
+        changed = sorted(n for n in before.keys() & now.keys() if (before[n].size, before[n].etag) != (now[n].size, now[n].etag))
+        if before.keys() == now.keys() and not changed and storage.exists(self.at(SUCCESS)):
             return False
+        for name in [*changed, *gone]:
+            storage.remove(self.part_url(before[name]))
+            storage.remove(self.at("dead_letters", self.part_name(before[name])))
         storage.remove(self.at(SUCCESS))
         table = pa.Table.from_pylist([asdict(u) for u in units], schema=_UNIT_SCHEMA)
         with storage.writing(self.at(_UNITS)) as path:

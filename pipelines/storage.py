@@ -199,9 +199,9 @@ def remove(url: str) -> None:
 
 
 def remove_temporary(directory: str) -> None:
-    """Delete what killed workers left half-written in a local directory."""
+    """Delete what killed workers left half-written below a local directory."""
     if is_local(directory):
-        for path in pathlib.Path(local_path(directory)).glob(f"{_TEMPORARY}*"):
+        for path in pathlib.Path(local_path(directory)).rglob(f"{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
 

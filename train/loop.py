@@ -190,7 +190,7 @@ def backward(run: Run, parts: list[Part]) -> tuple[torch.Tensor, float]:
 
 
 def backward_in_passes(run: Run, images: Sequence[torch.Tensor], tokens: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The gradients of one big batch in the memory of a small one (GradCache, arXiv 2101.06983, section 3.2).
+    """The gradients of one big batch in the memory of a small one (GradCache, arXiv 2101.06983).
 
     The loss of all features together gives the gradient at each feature; a second forward pass, part by part, carries it on to the weights.
     """

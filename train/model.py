@@ -20,7 +20,7 @@ from train.config import ConfigError, ModelConfig
 Tokenizer = Callable[[list[str]], torch.Tensor]
 #: What open_clip's models have beyond torch's Module (``visual``, ``encode_text``, ``logit_scale``, …) is not in their types.
 Model = Any
-#: Start of the logit scale and bias for the sigmoid loss (SigLIP, arXiv 2303.15343, section 3.2).
+#: Start of the logit scale and bias for the sigmoid loss (SigLIP, arXiv 2303.15343).
 SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 

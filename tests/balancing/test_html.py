@@ -93,8 +93,14 @@ def test_pages_without_images_are_not_parsed() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["<div>" * (MAX_UNCLOSED + 1), "<a " + "b='>' " * MAX_ATTRIBUTES + ">", "<a " + "b/" * MAX_ATTRIBUTES + ">", "<b></b>" * 100_001],
-    ids=["depth", "quoted attributes", "bare attributes", "tags"],
+    [
+        "<div>" * (MAX_UNCLOSED + 1),
+        "<a " + "b='>' " * MAX_ATTRIBUTES + ">",
+        "<a " + "b/" * MAX_ATTRIBUTES + ">",
+        "<b></b>" * 100_001,
+        "<p>" * 500_001,
+    ],
+    ids=["depth", "quoted attributes", "bare attributes", "tags", "marks"],
 )
 def test_pages_that_would_take_minutes(page: str) -> None:
     with pytest.raises(PageTooComplex):

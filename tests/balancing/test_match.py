@@ -233,7 +233,7 @@ def test_groups_hold_exactly_so_many_rows(sizes: list[int], rows: int) -> None:
 def test_repeated_pairs_are_dropped_in_order(rows: list[Row], cuts: list[int]) -> None:
     tally = Tally()
     left = drop_repeated(pa.concat_tables(to_tables(rows, cuts)), tally=tally)
-    first = {}
+    first: dict[tuple[str, str], str] = {}
     for image, text, source in rows:
         first.setdefault((image, text), source)
     assert [tuple(row.values()) for row in left.select(["image_id", "text", "source"]).to_pylist()] == [(*k, v) for k, v in first.items()]

@@ -168,6 +168,14 @@ def test_rows_that_are_no_utf8_are_dead_letters(kind: pa.DataType) -> None:
     assert tally.bad_file == ""
 
 
+def test_places_are_rows_of_the_unit_not_of_a_batch() -> None:
+    texts = [b"t"] * (BATCH_ROWS + 3)
+    texts[BATCH_ROWS + 1] = b"\xff"
+    rows, tally = read(parquet({"url": ["u"] * len(texts), "text": texts}))
+    assert len(rows) == BATCH_ROWS + 2
+    assert [letter.place for letter in tally.letters] == [BATCH_ROWS + 1]
+
+
 def test_what_comes_before_damage_still_counts() -> None:
     n = 3 * BATCH_ROWS
     columns = {"url": [f"u{i}" for i in range(n)], "text": [f"t{i}" for i in range(n)]}

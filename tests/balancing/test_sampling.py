@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from balancing.sampling import CHOOSE, KEEP, chosen, entry_probabilities, kept, place_among_languages, text_probabilities, uniform
@@ -127,6 +127,7 @@ def test_streams_are_independent(first: tuple[int, int, str], second: tuple[int,
 
 
 @given(st.lists(st.integers(0, 10**12), max_size=20), st.integers(1, 10**6))
+@example([0, 1, 6, 7, 8, 9], 7)
 def test_entry_probabilities(counts: list[int], t: int) -> None:
     p = entry_probabilities(np.array(counts, dtype=np.int64), t)
     assert p.dtype == np.float64

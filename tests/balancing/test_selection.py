@@ -170,7 +170,8 @@ def test_epoch_zero_is_the_default() -> None:
 def test_over_the_epochs_every_text_of_an_image_is_chosen() -> None:
     pool = make_pool(40, seed=4)
     (matched,), (siblings,) = to_parts(pool, 1)
-    times = sum(chosen_rows(matched, siblings, selected=frozenset(LANGUAGES), seed=0, epoch=epoch).astype(int) for epoch in range(100))
+    draws = [chosen_rows(matched, siblings, selected=frozenset(LANGUAGES), seed=0, epoch=epoch) for epoch in range(100)]
+    times = np.sum(draws, axis=0)
     assert (times > 0).all()
     assert times.sum() == 100 * 40
 

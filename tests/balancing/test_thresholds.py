@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_one_t_for_all(counts: dict[str, list[int]], t: float) -> None:
 
 
 @pytest.mark.parametrize("given_twice", [{"t_en": 5, "p": 0.5}, {"p": 0.0, "t_all": 5}, {"t_en": 5, "t_all": 5}])
-def test_only_one_of_the_three(given_twice: dict[str, float]) -> None:
+def test_only_one_of_the_three(given_twice: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="give only one"):
         solve_thresholds({"en": _array([1])}, **given_twice)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urljoin
 
 import pytest
@@ -8,14 +9,13 @@ from hypothesis import strategies as st
 
 from balancing.urls import Resolver, clean_url, is_http
 
-PIECES = st.sampled_from(
-    "http: https: HTTP: ftp: data: // / . .. /../ /./ a b.jpg ü %20 ; ? # = & [ ] ::1 : 80 @ example.org \\ ~x - +".split()
-)
+WORDS = "http: https: HTTP: ftp: data: // / . .. /../ /./ a b.jpg ü %20 ; ? # = & [ ] ::1 : 80 @ example.org \\ ~x - +"
+PIECES = st.sampled_from([*WORDS.split(), " "])
 ADDRESSES = st.lists(PIECES, max_size=8).map("".join)
 PAGES = st.one_of(ADDRESSES, ADDRESSES.map("https://www.example.org/".__add__), ADDRESSES.map("http://a/b/../c/".__add__))
 
 
-def outcome(function, *args: str) -> str | type[Exception]:
+def outcome(function: Callable[..., str], *args: str) -> str | type[Exception]:
     try:
         return function(*args)
     except ValueError:

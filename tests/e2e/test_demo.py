@@ -1,0 +1,25 @@
+"""From dumps to two trained models, as ``make demo`` does it, with a few training steps."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.world.demo import print_summary, run_demo
+
+
+def test_demo_runs_to_two_models_and_a_report(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = run_demo(tmp_path, pages=12, images=200, steps=6)
+    print_summary(json.loads(json.dumps(summary)))
+    kept = summary["pairs"]["kept"]
+    assert 0 < kept["balanced"] < kept["unbalanced"] <= summary["pairs"]["unique"] <= summary["pairs"]["matched"]
+    assert set(summary["entries"]) == {"en", "de", "fr", "ja", "ar", "other"}
+    for accuracy in summary["zero_shot_accuracy"].values():
+        for of_lang in accuracy.values():
+            assert all(0 <= x <= 1 for x in of_lang.values())
+    assert pathlib.Path(summary["report"]).is_file()
+    assert "zero-shot accuracy" in capsys.readouterr().out

@@ -1,0 +1,30 @@
+"""What the tests of the frame share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipelines import storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty directory, on disk and in fsspec's memory file system, which stands for an object store."""
+    if request.param == "local":
+        yield str(tmp_path)
+        return
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    yield "memory://bucket"
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def contents(root: str | os.PathLike[str]) -> dict[str, bytes]:
+    """All files below a directory, hidden ones included: relative path → bytes."""
+    return {storage.relative(url, str(root)): storage.read_bytes(url) for url in storage.walk(str(root))}

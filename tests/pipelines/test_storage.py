@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import storage
+from pipelines.errors import JobError
+
+
+def _names(root: str, patterns: tuple[str, ...]) -> list[str]:
+    return [storage.relative(f.url, root) for f in storage.expand(tuple(storage.join(root, p) for p in patterns))]
+
+
+@pytest.fixture
+def tree(place: str) -> str:
+    for name in ("b.gz", "a.gz", "c.txt", ".hidden.gz", "deep/d.gz", "deep/er/e.gz"):
+        storage.write_bytes(storage.join(place, name), name.encode())
+    return place
+
+
+@pytest.mark.parametrize(
+    ("patterns", "found"),
+    [
+        (("b.gz", "a.gz"), ["a.gz", "b.gz"]),
+        (("*.gz",), ["a.gz", "b.gz"]),
+        (("[ab].gz",), ["a.gz", "b.gz"]),
+        (("?.txt",), ["c.txt"]),
+        (("",), ["a.gz", "b.gz", "c.txt"]),
+        (("deep",), ["deep/d.gz"]),
+        (("deep/",), ["deep/d.gz"]),
+        (("**/*.gz",), ["a.gz", "b.gz", "deep/d.gz", "deep/er/e.gz"]),
+        (("deep", "*.gz", "a.gz", "deep/d.gz", "deep/*"), ["a.gz", "b.gz", "deep/d.gz"]),
+    ],
+)
+def test_expand_gives_each_file_once_and_sorted(tree: str, patterns: tuple[str, ...], found: list[str]) -> None:
+    assert _names(tree, patterns) == found
+
+
+@pytest.mark.parametrize("pattern", ["absent.gz", "*.xml", "absent/*", "nowhere/", ".hidden*"])
+def test_expand_names_the_pattern_that_finds_nothing(tree: str, pattern: str) -> None:
+    url = storage.join(tree, pattern)
+    with pytest.raises(JobError) as error:
+        storage.expand((storage.join(tree, "a.gz"), url))
+    assert str(error.value) == f"--input {url}: no such file (globs are read by worldclip itself when they are quoted)"
+
+
+def test_expand_says_size_and_a_tag_that_changes_with_the_content(place: str) -> None:
+    url = storage.join(place, "a")
+    storage.write_bytes(url, b"12345")
+    (before,) = storage.expand((url,))
+    storage.write_bytes(url, b"54321")
+    (after,) = storage.expand((url,))
+    assert (before.size, after.size) == (5, 5)
+    assert before.url == after.url
+    assert before.etag
+    assert before.etag != after.etag
+
+
+def test_expand_accepts_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.gz").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    assert storage.expand(("x.gz",)) == storage.expand((str(tmp_path / "x.gz"),)) == storage.expand((f"file://{tmp_path}/*.gz", "x.gz"))
+
+
+def test_a_directory_of_hidden_files_holds_no_input(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_bytes(b"1")
+    with pytest.raises(JobError, match="no such file"):
+        storage.expand((str(tmp_path),))
+
+
+def test_writing_puts_the_whole_file_or_nothing(place: str) -> None:
+    url = storage.join(place, "deep/file")
+
+    def broken() -> None:
+        with storage.writing(url) as path:
+            path.write_bytes(b"half")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        broken()
+    assert storage.walk(place) == []
+    with storage.writing(url) as path:
+        path.write_bytes(b"first")
+        assert not storage.exists(url)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        broken()
+    assert storage.read_bytes(url) == b"first"
+    assert [storage.relative(u, place) for u in storage.walk(place)] == ["deep/file"]
+
+
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        storage.write_bytes(str(tmp_path / "x"), b"1")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+def test_a_place_that_cannot_be_written_to_is_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    url = str(tmp_path / "file" / "out.json")
+    with pytest.raises(JobError) as error:
+        storage.write_bytes(url, b"1")
+    assert str(error.value) == f"{url}: cannot be written to (Not a directory); choose another --output or mend its permissions"
+
+
+def test_a_directory_in_the_way_is_told_with_the_remedy(tmp_path: Path) -> None:
+    url = tmp_path / "out.json"
+    url.mkdir()
+    with pytest.raises(JobError) as error:
+        storage.write_bytes(str(url), b"1")
+    assert str(error.value) == f"{url}: cannot be written to (Is a directory); choose another --output or mend its permissions"
+    assert list(tmp_path.iterdir()) == [url]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that refuses even root")
+def test_no_permission_is_told_with_the_remedy() -> None:
+    with pytest.raises(JobError, match=r"^/proc/self/worldclip/x: cannot be written to \(.*\); choose another --output or mend its perm"):
+        storage.write_bytes("/proc/self/worldclip/x", b"1")
+
+
+@pytest.mark.parametrize("name", ["absent", "deep"])
+def test_what_cannot_be_read_is_told(tree: str, name: str) -> None:
+    url = storage.join(tree, name)
+    with pytest.raises(JobError, match="cannot be read") as error:
+        storage.read_bytes(url)
+    assert str(error.value).startswith(f"{url}: ")
+
+
+def test_json_goes_out_sorted_and_comes_back(place: str) -> None:
+    url = storage.join(place, "x.json")
+    storage.write_json(url, {"b": [1, "ä"], "a": None})
+    assert storage.read_bytes(url) == '{\n "a": null,\n "b": [\n  1,\n  "ä"\n ]\n}\n'.encode()
+    assert storage.read_json(url) == {"a": None, "b": [1, "ä"]}
+    storage.write_bytes(url, b"{")
+    with pytest.raises(JobError, match="not valid JSON"):
+        storage.read_json(url)
+    storage.write_bytes(url, b'"\xff"')
+    with pytest.raises(JobError, match="not valid JSON"):
+        storage.read_json(url)
+
+
+def test_listing_shows_names_without_temporaries(tree: str) -> None:
+    storage.write_bytes(storage.join(tree, ".tmp-killed"), b"half")
+    assert storage.listing(tree) == [".hidden.gz", "a.gz", "b.gz", "c.txt", "deep"]
+    assert storage.listing(storage.join(tree, "absent")) == []
+
+
+def test_walk_gives_every_file_below(tree: str) -> None:
+    assert [storage.relative(url, tree) for url in storage.walk(tree)] == [
+        ".hidden.gz",
+        "a.gz",
+        "b.gz",
+        "c.txt",
+        "deep/d.gz",
+        "deep/er/e.gz",
+    ]
+    assert storage.walk(storage.join(tree, "absent")) == []
+
+
+def test_remove_forgets_a_file_and_does_not_mind_an_absent_one(tree: str) -> None:
+    url = storage.join(tree, "a.gz")
+    assert storage.exists(url)
+    storage.remove(url)
+    storage.remove(url)
+    assert not storage.exists(url)
+
+
+def test_remove_temporary_takes_only_temporaries(tmp_path: Path) -> None:
+    for name in (".tmp-a", ".tmp-b", "kept", ".hidden"):
+        (tmp_path / name).write_bytes(b"1")
+    storage.remove_temporary(str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "kept"]
+    storage.remove_temporary(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("root", "parts", "joined"),
+    [
+        ("W", ("a",), "W/a"),
+        ("W/", ("a", "b"), "W/a/b"),
+        ("/", ("a",), "/a"),
+        ("gs://bucket/W/", ("a",), "gs://bucket/W/a"),
+        ("gs://bucket/W", ("s3://other/x",), "s3://other/x"),
+        ("W", ("/abs",), "/abs"),
+    ],
+)
+def test_join(root: str, parts: tuple[str, ...], joined: str) -> None:
+    assert storage.join(root, *parts) == joined
+
+
+def test_parent() -> None:
+    assert [storage.parent(u) for u in ("a", "W/a", "/a", "gs://b/W/a")] == [".", "W", "/", "gs://b/W"]
+
+
+def test_relative_is_undone_by_join(place: str, tmp_path: Path) -> None:
+    counts, directory = storage.join(place, "x/counts"), storage.join(place, "y")
+    assert storage.relative(counts, directory) == "../x/counts"
+    assert storage.relative(directory, directory) == "."
+    assert storage.relative("memory://b/x", str(tmp_path)) == "memory://b/x"
+
+
+def test_is_local() -> None:
+    assert [storage.is_local(u) for u in ("x", "/x", "file:///x", "memory://x")] == [True, True, True, False]
+    assert storage.local_path("file:///a/b") == "/a/b"
+
+
+def test_a_remote_file_is_copied_once_and_a_local_one_is_used_where_it_is(
+    place: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("WORLDCLIP_CACHE", str(cache / "deep"))
+    url = storage.join(place, "big")
+    storage.write_bytes(url, b"content")
+    path = storage.cached_copy(url, "big-123")
+    assert path.read_bytes() == b"content"
+    assert path == (Path(url) if storage.is_local(url) else cache / "deep" / "big-123")
+    if not storage.is_local(url):
+        storage.remove(url)
+        assert storage.cached_copy(url, "big-123").read_bytes() == b"content"
+        assert [p.name for p in (cache / "deep").iterdir()] == ["big-123"]
+
+
+def test_a_failed_copy_leaves_nothing_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLDCLIP_CACHE", str(tmp_path))
+    with pytest.raises(JobError, match="cannot be read"):
+        storage.cached_copy("memory://bucket/absent", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(data=st.binary(max_size=5_000), cuts=st.lists(st.integers(0, 2_000), max_size=5))
+def test_the_hashing_reader_knows_the_sha256_however_little_was_read(data: bytes, cuts: list[int]) -> None:
+    storage.write_bytes("memory://hashing/x", data)
+    with storage.open_hashing("memory://hashing/x") as (file, reader):
+        seen = b"".join(file.read(n) for n in cuts)
+        assert data.startswith(seen)
+        assert len(seen) == min(len(data), sum(cuts))
+        assert reader.hexdigest() == hashlib.sha256(data).hexdigest()
+        assert reader.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_the_hashing_reader_hashes_more_than_a_buffer(place: str) -> None:
+    data = bytes(range(256)) * 20_000
+    url = storage.join(place, "x")
+    storage.write_bytes(url, data)
+    with storage.open_hashing(url) as (file, reader):
+        assert file.readline(10) == data[:10]
+        assert reader.hexdigest() == hashlib.sha256(data).hexdigest()
