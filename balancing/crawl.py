@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from balancing.html import PageTooComplex, decode_html, images_of_html
-from balancing.pairs import PAIR_SCHEMA, image_id_of_url
+from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from balancing.payload import PageTooLarge, decode_body, looks_like_html, says_html, split_message
 from balancing.urls import MAX_URL, Resolver, clean_url, is_http
 from balancing.warc import Record, read_records
@@ -16,8 +16,6 @@ from balancing.wat import Image, images_of_wat
 from metadata.tally import Tally
 from metadata.text import normalize_text
 
-#: Longer texts are dropped: no caption, and the longest of the real crawl at hand has 2,000 characters.
-MAX_TEXT = 10_000
 #: A table is given when its columns reach this many characters, if it has not reached its rows before.
 BATCH_CHARACTERS = 64 << 20
 #: The attributes that hold texts, in the order in which an image's pairs are given; also the values of ``source``.

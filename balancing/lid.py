@@ -113,7 +113,7 @@ def family_of_labels(labels: Sequence[str], *, name: str) -> str:
     raise ValueError(f"{name} is no language identification model: its labels are {', '.join(labels[:5]) or 'none'}")
 
 
-def to_metadata_languages(labels: Sequence[str], scores: np.ndarray, *, family: str, min_score: float) -> list[str | None]:
+def to_metadata_languages(labels: Sequence[str], scores: np.ndarray, *, family: str, min_score: float) -> list[str]:
     """Metadata language per text; ``other`` where the score is below ``min_score`` or no Wikipedia has the label. Length n.
 
     Raises:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from balancing.pairs import PAIR_SCHEMA, image_id_of_url
+from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from metadata.tally import Tally
 from metadata.text import normalize_text
 
@@ -20,8 +20,8 @@ def _columns(parquet: pq.ParquetFile) -> list[str]:
     return [name for name in ("image_id", "url", "text") if name in parquet.schema_arrow.names]
 
 
-def row_groups_of(file: BinaryIO) -> list[int]:
-    """Rows of each row group, so that a big file becomes several units.
+def row_groups_of(file: BinaryIO) -> list[tuple[int, int]]:
+    """(rows, bytes uncompressed) of each row group, so that a big file becomes several units.
 
     Raises:
         ValueError: no Parquet, or a column is missing or holds no text; says which.
@@ -41,7 +41,8 @@ def row_groups_of(file: BinaryIO) -> list[int]:
             pa.nulls(0, kind).cast(pa.string())
         except pa.ArrowNotImplementedError:
             raise ValueError(f"column {name} holds no text but {kind}") from None
-    return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+    return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def _is_damage(error: Exception) -> bool:
@@ -85,7 +86,7 @@ def read_own_pairs(file: BinaryIO, row_groups: Sequence[int], *, tally: Tally) -
     """The pairs of some row groups of a Parquet file, as PAIR_SCHEMA tables.
 
     Image ids of one's own are taken verbatim; where there are none they are made from the URL. Rows without a URL (and without an id) or
-    text are dropped; a row that is no UTF-8 is a dead letter, its place the row within ``row_groups``. Where the data are damaged, what
+    text, and texts over MAX_TEXT, are dropped; a row that is no UTF-8 is a dead letter, its place the row within ``row_groups``. Where the data are damaged, what
     comes before still counts. Memory: one batch of 65,536 rows beside what Arrow holds of a row group.
     """
     parquet = pq.ParquetFile(file)
@@ -100,9 +101,11 @@ def read_own_pairs(file: BinaryIO, row_groups: Sequence[int], *, tally: Tally) -
         tally.drop("no_url", pc.sum(no_url).as_py() or 0)
         table = table.filter(pc.invert(no_url))
         texts = pa.array([normalize_text(text or "") for text in table["text"].to_pylist()], pa.string())
-        empty = pc.equal(texts, "")
-        tally.drop("empty_text", pc.sum(empty).as_py() or 0)
-        table, texts = table.filter(pc.invert(empty)), texts.filter(pc.invert(empty))
+        length = pc.utf8_length(texts)
+        tally.drop("empty_text", pc.sum(pc.equal(length, 0)).as_py() or 0)
+        tally.drop("text_too_long", pc.sum(pc.greater(length, MAX_TEXT)).as_py() or 0)
+        fit = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_TEXT))
+        table, texts = table.filter(fit), texts.filter(fit)
         urls = table["url"].to_pylist()
         given = table["image_id"].to_pylist() if "image_id" in names else [None] * len(urls)
         ids = [own or image_id_of_url(url) for own, url in zip(given, urls, strict=True)]

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 #: Grows whenever a schema or a key below changes.
 PAIRS_VERSION = 1
+#: Characters of a text; longer ones are dropped: no captions, and the longest of the real crawl at hand has 2,000.
+MAX_TEXT = 10_000
 
 #: What sources give and ``match`` takes: one row per (image, text) candidate. ``text`` is normalized (metadata.text.normalize_text);
 #: ``source`` says where the text stood (alt, title, data-image-title, or ``own``).

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_job(job, rest)
     except JobError as error:
         print(f"worldclip {job}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 

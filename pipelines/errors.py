@@ -8,6 +8,10 @@ import re
 class JobError(Exception):
     """A job cannot go on. The message names the file, the place and what to do; it is printed without a traceback."""
 
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
 
 _IN_WORKER = re.compile(r"JobError: (.*?)(?= \[while running|\n\n|\nTraceback|\Z)", re.DOTALL)
 

@@ -75,6 +75,15 @@ class FinishStage(beam.PTransform):
         return signal | "Finish" >> beam.Map(finish, self._stage)
 
 
+def check_beam_args(beam_args: Sequence[str]) -> None:
+    """Raises JobError for an option that Beam would pass over in silence. Other runners may have options that Beam does not know."""
+    options = PipelineOptions(list(beam_args))
+    if options.view_as(StandardOptions).runner in (None, "DirectRunner", EMBEDDED):
+        unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
+        if unknown:
+            raise JobError(f"neither the job nor Apache Beam knows the option --{min(unknown).replace('_', '-')}: see --help")
+
+
 def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     """Beam's options: what the user passed through, with the embedded runner as the default."""
     options = PipelineOptions(list(beam_args))

@@ -30,6 +30,20 @@ JOBS = {
 }
 
 
+def read_command(job: str, argv: Sequence[str]) -> tuple[Any, list[str]]:
+    """The config of a job from its command line, and Beam's own options. Ends the process on a wrong option, as command lines do.
+
+    Raises:
+        JobError: neither the job nor Beam knows an option.
+    """
+    module: Any = importlib.import_module(f"pipelines.{job}")
+    config, beam_args = parse(getattr(module, JOBS[job][0]), argv, job=job, about=module.ABOUT)
+    if beam_args:
+        # Beam takes a second to import, which the jobs without it need not wait for.
+        importlib.import_module("pipelines.graph").check_beam_args(beam_args)
+    return config, beam_args
+
+
 def run_job(job: str, argv: Sequence[str]) -> None:
     """Run one job to its end.
 
@@ -37,11 +51,10 @@ def run_job(job: str, argv: Sequence[str]) -> None:
         JobError: it cannot go on.
     """
     module: Any = importlib.import_module(f"pipelines.{job}")
-    class_name, _ = JOBS[job]
-    if not class_name:
+    if not JOBS[job][0]:
         module.main(argv)
         return
-    config, beam_args = parse(getattr(module, class_name), argv, job=job, about=module.ABOUT)
+    config, beam_args = read_command(job, argv)
     started = time.monotonic()
     module.main(config, beam_args)
     output = getattr(config, "output", "")

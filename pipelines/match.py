@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import apache_beam as beam
@@ -31,8 +31,8 @@ ABOUT = """Match image-text pairs against the entries of their language.
 Reads WARC and WAT files (told apart by content), or Parquet with columns url, text and optionally image_id. Identifies the language of
 every distinct text, finds the entries in it, and writes the pairs that match at least one, a part per input file."""
 
-#: Rows of own pairs that make a unit.
-OWN_ROWS = 1_000_000
+#: Rows, and bytes uncompressed, of own pairs that make a unit: about what a file of Common Crawl holds, and what a worker holds at once.
+OWN_ROWS, OWN_BYTES = 1_000_000, 512 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,24 +95,20 @@ def match_unit(unit: Unit, *, stage: Stage, config: MatchConfig) -> None:
 
 
 def own_units(files: Sequence[storage.FileInfo]) -> list[Unit]:
-    """Units of Parquet files: runs of row groups of at most a million rows, or a single larger row group."""
+    """Units of Parquet files: runs of row groups of at most OWN_ROWS and OWN_BYTES, or a single larger row group."""
     units = []
     for whole in units_of_files(files):
         try:
             with storage.open_read(whole.url) as f:
-                rows = row_groups_of(f)
+                groups = row_groups_of(f)
         except ValueError as error:
             raise JobError(f"{whole.url}: {error}") from error
-        first = 0
-        while first < len(rows):
-            end = first + 1
-            while end < len(rows) and sum(rows[first : end + 1]) <= OWN_ROWS:
-                end += 1
-            name = unit_name(whole.path, offset=first)
-            units.append(
-                Unit(name=name, path=whole.path, url=whole.url, size=whole.size, etag=whole.etag, offset=first, length=end - first)
-            )
-            first = end
+        first = rows = size = 0
+        for end, (next_rows, next_size) in enumerate([*groups, (OWN_ROWS, OWN_BYTES)]):
+            if end > first and (rows + next_rows > OWN_ROWS or size + next_size > OWN_BYTES):
+                units.append(replace(whole, name=unit_name(whole.path, offset=first), offset=first, length=end - first))
+                first, rows, size = end, 0, 0
+            rows, size = rows + next_rows, size + next_size
     return units
 
 

@@ -57,8 +57,8 @@ def byte_size(text: str) -> int:
         value = float(number) * _SIZES.get(unit, 1)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 2GB or 500MB") from None
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size above zero")
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of at least a byte")
     return int(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.jobs import run_job
+from pipelines.jobs import read_command, run_job
 from pipelines.options import argv_of_table, option
 
 ABOUT = """Run the chain from one TOML file.
@@ -68,7 +68,7 @@ def read_chain(url: str) -> dict[str, Any]:
     """The tables of a chain file.
 
     Raises:
-        JobError: it is no TOML, `work` is missing, or a table is no job.
+        JobError: it is no TOML, `work` is missing, or a key is no job or no table.
     """
     try:
         chain = tomllib.loads(storage.read_bytes(url).decode())
@@ -80,6 +80,9 @@ def read_chain(url: str) -> dict[str, Any]:
     strange = [key for key in chain if key not in known]
     if strange:
         raise JobError(f"{url}: there is no job [{strange[0]}]; a chain may have {', '.join(sorted(known - {'work'}))}")
+    plain = [key for key, value in chain.items() if key != "work" and not isinstance(value, dict)]
+    if plain:
+        raise JobError(f"{url}: {plain[0]} must be a table: [{plain[0]}]")
     return chain
 
 
@@ -100,5 +103,10 @@ def commands(chain: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def main(config: RunConfig, beam_args: Sequence[str]) -> None:
-    for job, argv in commands(read_chain(config.config)):
-        run_job(job, [*argv, *([] if job in _NOT_BEAM else beam_args)])
+    chain = [(job, [*argv, *([] if job in _NOT_BEAM else beam_args)]) for job, argv in commands(read_chain(config.config))]
+    # A mistake in the last table is told before the first job has run for hours.
+    for job, argv in chain:
+        if job != "train":
+            read_command(job, argv)
+    for job, argv in chain:
+        run_job(job, argv)

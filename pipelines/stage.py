@@ -139,12 +139,13 @@ def read_footer(url: str) -> Footer | None:
         return None
     with storage.open_read(url) as f:
         size = f.seek(0, os.SEEK_END)
+        # Arrow says OSError of a footer that it cannot decode; TypeError: the account is another program's.
         try:
             metadata = pq.read_metadata(f)
             about = json.loads((metadata.metadata or {})[_FOOTER])
-        except (pa.ArrowInvalid, KeyError, ValueError):
+            return Footer(**about, rows=metadata.num_rows, bytes=size)
+        except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError):
             return None
-    return Footer(**about, rows=metadata.num_rows, bytes=size)
 
 
 class PartWriter:
@@ -170,7 +171,11 @@ class PartWriter:
         self._file.close()
 
     def abandon(self) -> None:
-        self._file.close()
+        # An open ParquetWriter writes when it is collected, to a file that is closed by then. What it writes now is deleted.
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +231,10 @@ class Stage:
         changed = sorted(n for n in before.keys() & now.keys() if (before[n].size, before[n].etag) != (now[n].size, now[n].etag))
         if before.keys() == now.keys() and not changed and storage.exists(self.at(SUCCESS)):
             return False
+        storage.remove(self.at(SUCCESS))
         for name in [*changed, *gone]:
             storage.remove(self.part_url(before[name]))
             storage.remove(self.at("dead_letters", self.part_name(before[name])))
-        storage.remove(self.at(SUCCESS))
         table = pa.Table.from_pylist([asdict(u) for u in units], schema=_UNIT_SCHEMA)
         with storage.writing(self.at(_UNITS)) as path:
             pq.write_table(table, path)
@@ -249,7 +254,7 @@ class Stage:
                 raise JobError(f"{self.url} holds {strangers[0]} but no {_ABOUT}: it is no stage of worldclip; choose another --output")
             storage.write_json(self.at(_ABOUT), about)
             return
-        there = storage.read_json(self.at(_ABOUT))
+        there = _read_about(self.url)
         if there.get("format_version", 0) > FORMAT_VERSION:
             raise JobError(f"{self.url} was written by a newer worldclip (format {there['format_version']}): update worldclip")
         if there.get("stage") != self.kind:
@@ -269,7 +274,7 @@ class Stage:
         """
         if not storage.exists(storage.join(url, _ABOUT)):
             raise JobError(f"{url} is no stage: there is no {_ABOUT} in it")
-        about = storage.read_json(storage.join(url, _ABOUT))
+        about = _read_about(url)
         stage = Stage(url=url, kind=about["stage"], parameters=about["parameters"], upstream=about["upstream"], limits=limits)
         stage._check_about()
         return stage
@@ -283,8 +288,11 @@ class Stage:
 
     def has_part(self, unit: Unit) -> bool:
         """Whether the unit's part is there, whole and of this fingerprint."""
+        return self._footer(unit) is not None
+
+    def _footer(self, unit: Unit) -> Footer | None:
         footer = read_footer(self.part_url(unit))
-        return footer is not None and footer.fingerprint == self.fingerprint
+        return footer if footer and (footer.unit, footer.fingerprint) == (unit.name, self.fingerprint) else None
 
     @contextlib.contextmanager
     def part(self, unit: Unit, schema: pa.Schema, tally: Tally) -> Iterator[PartWriter]:
@@ -327,8 +335,8 @@ class Stage:
         """
         units = self.units()
         with ThreadPoolExecutor(max_workers=32) as pool:
-            footers = list(pool.map(lambda u: read_footer(self.part_url(u)), units))
-        missing = [u for u, f in zip(units, footers, strict=True) if f is None or f.fingerprint != self.fingerprint]
+            footers = list(pool.map(self._footer, units))
+        missing = [u for u, f in zip(units, footers, strict=True) if f is None]
         if missing:
             raise JobError(
                 f"{self.url}: {len(missing)} of {len(units)} units have no part yet (the first: {missing[0].path}); run the job again"
@@ -362,10 +370,23 @@ class Stage:
             "parts": parts,
         }
         manifest["id"] = digest(manifest)
-        storage.remove_temporary(self.url)
+        for directory in (self.url, self.at("dead_letters")):
+            storage.remove_temporary(directory)
         storage.write_json(self.at(MANIFEST), manifest)
         storage.write_bytes(self.at(SUCCESS), b"")
         return counters
+
+
+def _read_about(url: str) -> dict[str, Any]:
+    """The content of a directory's stage.json.
+
+    Raises:
+        JobError: it is damaged.
+    """
+    about = storage.read_json(storage.join(url, _ABOUT))
+    if not isinstance(about, dict) or not {"stage", "format_version", "parameters", "upstream"} <= about.keys():
+        raise JobError(f"{storage.join(url, _ABOUT)} is damaged: choose another --output, or delete the directory")
+    return about
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ def open_read(url: str) -> BinaryIO:
     fs, path = _file_system(url)
     try:
         return cast(BinaryIO, fs.open(path, "rb"))
-    except (FileNotFoundError, PermissionError) as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise JobError(f"{url}: cannot be read ({type(error).__name__})") from error
 
 
@@ -157,23 +157,32 @@ def writing(url: str) -> Iterator[pathlib.Path]:
     """
     fs, path = _file_system(url)
     local = isinstance(fs, LocalFileSystem)
-    try:
+    with _refusal_told(url):
         if local:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=os.path.dirname(path) if local else None)
-    except OSError as error:
-        raise JobError(f"{url}: cannot be written to ({error.strerror}); choose another --output or mend its permissions") from error
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
         yield temporary
-        if local:
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        else:
-            fs.put_file(str(temporary), path)
+        with _refusal_told(url):
+            if local:
+                os.chmod(temporary, 0o666 & ~_umask())
+                os.replace(temporary, path)
+            else:
+                fs.put_file(str(temporary), path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _refusal_told(url: str) -> Iterator[None]:
+    """Errors of the place where ``url`` lies as a JobError with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise JobError(f"{url}: cannot be written to ({reason}); choose another --output or mend its permissions") from error
 
 
 def _umask() -> int:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancing.own import BATCH_ROWS, read_own_pairs, row_groups_of
-from balancing.pairs import PAIR_SCHEMA, image_id_of_url
+from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from metadata.tally import Tally
 from metadata.text import normalize_text
 
@@ -133,7 +133,7 @@ def test_other_files_are_refused() -> None:
 def test_row_groups_are_read_apart() -> None:
     n = 2 * BATCH_ROWS + 10
     data = parquet({"url": [f"u{i}" for i in range(n)], "text": [f"t{i}" for i in range(n)]}, row_group_size=BATCH_ROWS + 5)
-    assert row_groups_of(io.BytesIO(data)) == [BATCH_ROWS + 5, BATCH_ROWS + 5]
+    assert [rows for rows, _ in row_groups_of(io.BytesIO(data))] == [BATCH_ROWS + 5, BATCH_ROWS + 5]
     whole, _ = read(data)
     assert [row["url"] for row in whole] == [f"u{i}" for i in range(n)]
     assert read(data, [0])[0] + read(data, [1])[0] == whole
@@ -209,3 +209,9 @@ def test_a_failing_disk_or_network_is_no_damage(error: OSError) -> None:
     with pytest.raises(type(error)):
         list(read_own_pairs(file, [0], tally=tally))
     assert tally.counters() == Tally().counters()
+
+
+def test_texts_over_the_limit_are_dropped() -> None:
+    rows, tally = read(parquet({"url": ["a", "b"], "text": ["é" * MAX_TEXT, "é" * (MAX_TEXT + 1)]}))
+    assert [row["url"] for row in rows] == ["a"]
+    assert tally.counters()["dropped"] == {"text_too_long": 1}

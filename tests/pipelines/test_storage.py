@@ -108,7 +108,7 @@ def test_a_place_that_cannot_be_written_to_is_told_with_the_remedy(tmp_path: Pat
     url = str(tmp_path / "file" / "out.json")
     with pytest.raises(JobError) as error:
         storage.write_bytes(url, b"1")
-    assert str(error.value) == f"{url}: cannot be written to (Not a directory); choose another --output or mend its permissions"
+    assert str(error.value) == f"{url}: cannot be written to (File exists); choose another --output or mend its permissions"
 
 
 def test_a_directory_in_the_way_is_told_with_the_remedy(tmp_path: Path) -> None:

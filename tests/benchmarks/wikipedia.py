@@ -1,0 +1,117 @@
+"""Dumps and page views."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mwparserfromhell
+import pyarrow as pa
+
+from metadata.dump import read_pages
+from metadata.ngrams import SEPARATOR, merge_blocks
+from metadata.tally import Tally
+from metadata.titles import count_views, merge_views
+from pipelines.ngrams import blocks_of_dump
+from tests.benchmarks.material import Material
+from tests.benchmarks.measure import Row, benchmark, compare
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+Grams = Counter[tuple[str, ...]]
+
+
+def fast_ngrams(paths: Sequence[Path]) -> pa.Table:
+    blocks: list[pa.Table] = []
+    for path in paths:
+        with path.open("rb") as file:
+            blocks += blocks_of_dump(file, "en", tally=Tally())
+    return merge_blocks(blocks)
+
+
+def as_grams(table: pa.Table) -> Grams:
+    return Counter({tuple(gram.split(SEPARATOR)): n for gram, n in zip(table["gram"].to_pylist(), table["count"].to_pylist(), strict=True)})
+
+
+def naive_ngrams(paths: Sequence[Path]) -> Grams:
+    """bz2 and ElementTree of the standard library, mwparserfromhell, a regular expression and a Counter."""
+    grams: Grams = Counter()
+    for path in paths:
+        with bz2.open(path) as file:
+            for text in _articles(file):
+                for line in mwparserfromhell.parse(text).strip_code().split("\n"):
+                    tokens = _TOKEN.findall(line)
+                    grams.update((token,) for token in tokens)
+                    grams.update((a, b) for a, b in pairwise(tokens) if a[0].isalnum() and b[0].isalnum())
+    return grams
+
+
+def _articles(file: bz2.BZ2File) -> Iterator[str]:
+    for _, element in ElementTree.iterparse(file):
+        if element.tag.endswith("}page"):
+            found = {child.tag.rpartition("}")[2]: child for child in element.iter()}
+            if found["ns"].text == "0" and "redirect" not in found and found["text"].text:
+                yield found["text"].text
+            element.clear()
+
+
+@benchmark
+def ngrams(material: Material) -> Iterator[Row]:
+    """Dump → counts of unigrams and bigrams."""
+    size = 0
+    for path in material.dumps:
+        with path.open("rb") as file:
+            size += sum(len(page.text.encode()) for page in read_pages(file, tally=Tally()))
+    yield compare(
+        "ngrams",
+        "MB/s",
+        amount=size / 1e6,
+        fast=lambda: fast_ngrams(material.dumps),
+        naive=lambda: naive_ngrams(material.dumps),
+        # mwparserfromhell alone leaves tables, files' options and references in the text.
+        exact=False,
+        input=f"{size / 1e6:.1f} MB of English wikitext; naive: bz2, ElementTree, mwparserfromhell, Counter",
+        command="ngrams",
+    )
+
+
+def fast_pageviews(path: Path) -> pa.Table:
+    with path.open("rb") as file:
+        return merge_views(count_views(file, tally=Tally()))
+
+
+def naive_pageviews(path: Path) -> Counter[tuple[str, str]]:
+    """A loop over lines."""
+    views: Counter[tuple[str, str]] = Counter()
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            domain, title, number, _ = line.split(" ")
+            wiki = domain.removesuffix(".m")
+            if "." not in wiki and wiki not in ("commons", "meta") and ":" not in title and number != "0":
+                views[wiki, title.replace("_", " ")] += int(number)
+    return views
+
+
+@benchmark
+def pageviews(material: Material) -> Iterator[Row]:
+    """An hour of page views → views per title."""
+    path, size = material.pageviews
+    yield compare(
+        "pageviews",
+        "MB/s",
+        amount=size / 1e6,
+        fast=lambda: fast_pageviews(path),
+        naive=lambda: naive_pageviews(path),
+        fast_result=lambda t: {
+            (a, b): n for a, b, n in zip(t["lang"].to_pylist(), t["title"].to_pylist(), t["views"].to_pylist(), strict=True)
+        },
+        naive_result=dict,
+        input=f"{size / 1e6:.0f} MB of page views, decompressed; naive: a loop over lines",
+        command="pageviews",
+    )

@@ -1,0 +1,582 @@
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from metadata.tally import Tally
+from pipelines import stage as stage_module
+from pipelines import storage
+from pipelines.errors import JobError
+from pipelines.stage import FORMAT_VERSION, Limits, Stage, Unit, digest, open_stage, read_footer, read_part, read_parts, units_of_files
+from tests.pipelines.conftest import contents
+
+SCHEMA = pa.schema([pa.field("line", pa.string(), nullable=False)])
+
+
+def make_stage(url: str, **changes: Any) -> Stage:
+    return Stage(**({"url": url, "kind": "lines", "parameters": {"least": 2, "names": ["a"]}, "upstream": {"before": "1234"}} | changes))
+
+
+def make_inputs(place: str, lines: dict[str, str], folder: str = "in") -> list[Unit]:
+    """Units of small text files."""
+    for name, text in lines.items():
+        storage.write_bytes(storage.join(place, folder, name), text.encode())
+    return units_of_files(storage.expand(tuple(storage.join(place, folder, name) for name in lines)))
+
+
+def do(stage: Stage, unit: Unit) -> None:
+    """The job of these tests: good lines come out, "drop" is dropped, "bad" is a dead letter, "cut" the end of a damaged file."""
+    tally, good = Tally(), []
+    with storage.open_hashing(unit.url) as (file, reader):
+        for place, line in enumerate(file.read().decode().split()):
+            if line == "cut":
+                tally.damaged("cut_off", place=place, detail="here")
+                break
+            tally.read += 1
+            if line == "bad":
+                tally.dead_letter("bad_line", place=place, payload=line.encode())
+            elif line == "drop":
+                tally.drop("unwanted")
+            else:
+                good.append(line)
+        tally.emitted += len(good)
+        sha256 = reader.hexdigest()
+    stage.write_part(unit, pa.table([pa.array(good, pa.string())], schema=SCHEMA), tally, input_sha256=sha256)
+
+
+def do_all(stage: Stage, units: Sequence[Unit]) -> list[str]:
+    """Run a stage as a job does; the inputs that were worked on."""
+    if not stage.begin(units):
+        return []
+    todo = [u for u in stage.units() if not stage.has_part(u)]
+    for unit in todo:
+        do(stage, unit)
+    stage.finish()
+    return sorted(u.path for u in todo)
+
+
+LINES = {"a.txt": "one two", "b.txt": "three bad drop", "c.txt": ""}
+
+
+def results(url: str) -> dict[str, bytes]:
+    """Every file of a stage but its units, which say where the inputs lay."""
+    return {name: data for name, data in contents(url).items() if name != "units.parquet"}
+
+
+# -- names and fingerprints ----------------------------------------------------------------------------------------------------------
+
+
+def test_digest_is_blake2b_of_canonical_json() -> None:
+    expected = hashlib.blake2b('{"a":["ä",1],"b":null}'.encode(), digest_size=16).hexdigest()
+    assert digest({"b": None, "a": ["ä", 1]}) == digest({"a": ("ä", 1), "b": None}) == expected
+
+
+def test_units_are_named_by_their_path_below_the_root(place: str) -> None:
+    here = make_inputs(place, {"x/a.txt": "1", "y/a.txt": "22"})
+    there = make_inputs(place, {"y/a.txt": "1", "x/a.txt": "1"}, folder="moved/deep")
+    assert [(u.path, u.size) for u in here] == [("x/a.txt", 1), ("y/a.txt", 2)]
+    assert [u.name for u in here] == [u.name for u in there]
+    assert [u.name for u in here] == [hashlib.blake2b(f"{p}\x000".encode(), digest_size=8).hexdigest() for p in ("x/a.txt", "y/a.txt")]
+    assert [u.path for u in make_inputs(place, {"x/a.txt": "1"})] == ["a.txt"]
+    assert units_of_files([]) == []
+
+
+def test_a_stage_travels_to_workers(place: str) -> None:
+    stage = make_stage(place)
+    assert pickle.loads(pickle.dumps(stage)) == stage  # noqa: S301
+    assert pickle.loads(pickle.dumps(stage)).fingerprint == stage.fingerprint  # noqa: S301
+
+
+# -- beginning -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_begin_writes_what_was_asked_and_of_which_inputs(place: str) -> None:
+    units, stage = make_inputs(place, LINES), make_stage(storage.join(place, "out"))
+    assert stage.begin(list(reversed(units)))
+    assert sorted(contents(stage.url)) == ["stage.json", "units.parquet"]
+    assert storage.read_json(stage.at("stage.json")) == {
+        "stage": "lines",
+        "format_version": FORMAT_VERSION,
+        "fingerprint": stage.fingerprint,
+        "parameters": {"least": 2, "names": ["a"]},
+        "upstream": {"before": "1234"},
+    }
+    assert stage.units() == sorted(units, key=lambda u: u.name)
+    assert {u.path: (u.size, u.offset, u.length, u.group, u.index) for u in stage.units()} == {
+        "a.txt": (7, 0, -1, "", 0),
+        "b.txt": (14, 0, -1, "", 0),
+        "c.txt": (0, 0, -1, "", 0),
+    }
+    assert Stage.begun(stage.url, Limits()) == stage
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"parameters": {"least": 3, "names": ["a"]}}, "least was 2 and is 3"),
+        ({"parameters": {"least": 2, "names": ["a"], "new": True}}, "new was None and is True"),
+        ({"parameters": {"names": ["b"]}}, "least was 2 and is None; names was ['a'] and is ['b']"),
+        ({"upstream": {"before": "5678"}}, "before was '1234' and is '5678'"),
+        ({"upstream": {}, "parameters": {"least": 1, "names": ["a"]}}, "least was 2 and is 1; before was '1234' and is None"),
+    ],
+)
+def test_other_settings_are_refused_and_both_are_named(place: str, changes: dict[str, Any], said: str) -> None:
+    make_stage(place).begin([])
+    before, other = contents(place), make_stage(place, **changes)
+    with pytest.raises(JobError) as error:
+        other.begin([])
+    assert str(error.value) == (
+        f"{place} was made with other settings (fingerprint {make_stage(place).fingerprint}, now {other.fingerprint}): {said}. "
+        "Choose another --output, or delete the directory"
+    )
+    assert contents(place) == before
+
+
+def test_limits_are_no_settings(place: str) -> None:
+    make_stage(place).begin([])
+    assert make_stage(place, limits=Limits(bad_records=0.5)).begin([])
+
+
+def test_another_kind_of_stage_is_refused(place: str) -> None:
+    make_stage(place).begin([])
+    with pytest.raises(JobError) as error:
+        make_stage(place, kind="words").begin([])
+    assert str(error.value) == f"{place} holds a stage 'lines', not 'words': choose another --output"
+
+
+def test_a_newer_format_is_refused(place: str) -> None:
+    stage = make_stage(place)
+    do_all(stage, [])
+    for name in ("stage.json", "manifest.json"):
+        body = storage.read_json(stage.at(name))
+        storage.write_json(stage.at(name), body | {"format_version": FORMAT_VERSION + 1})
+    said = f"{place} was written by a newer worldclip (format {FORMAT_VERSION + 1}): update worldclip"
+    for refused in (lambda: stage.begin([]), lambda: Stage.begun(place, Limits()), lambda: open_stage(place, "lines")):
+        with pytest.raises(JobError) as error:
+            refused()
+        assert str(error.value) == said
+
+
+@pytest.mark.parametrize("stranger", ["data.parquet", "manifest.json"])
+def test_a_directory_of_somebody_else_is_refused(place: str, stranger: str) -> None:
+    storage.write_bytes(storage.join(place, stranger), b"mine")
+    with pytest.raises(JobError) as error:
+        make_stage(place).begin([])
+    assert str(error.value) == f"{place} holds {stranger} but no stage.json: it is no stage of worldclip; choose another --output"
+    assert contents(place) == {stranger: b"mine"}
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"mine")
+    with pytest.raises(JobError, match=r"/out/stage\.json: cannot be written to .*; choose another --output"):
+        make_stage(str(tmp_path / "out")).begin([])
+
+
+def test_begun_needs_a_stage(place: str) -> None:
+    with pytest.raises(JobError) as error:
+        Stage.begun(place, Limits())
+    assert str(error.value) == f"{place} is no stage: there is no stage.json in it"
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"{", b'{"stage": "lines"}'])
+def test_a_damaged_stage_json_is_told(place: str, body: bytes) -> None:
+    storage.write_bytes(storage.join(place, "stage.json"), body)
+    for refused in (lambda: Stage.begun(place, Limits()), lambda: make_stage(place).begin([])):
+        with pytest.raises(JobError, match=f"^{place}"):
+            refused()
+
+
+def test_two_inputs_of_one_name_are_refused(place: str) -> None:
+    (unit,) = make_inputs(place, {"a.txt": "one"})
+    with pytest.raises(JobError) as error:
+        make_stage(place).begin([unit, unit])
+    assert str(error.value) == f"two inputs would make the same part {unit.name} of {place}"
+
+
+def test_fewer_inputs_are_refused(place: str) -> None:
+    units, stage = make_inputs(place, LINES), make_stage(storage.join(place, "out"), limits=Limits(bad_records=1))
+    do_all(stage, units)
+    before = contents(stage.url)
+    with pytest.raises(JobError) as error:
+        stage.begin(units[1:])
+    assert str(error.value) == (
+        f"{stage.url} was begun with 1 inputs that are not given now (the first: a.txt): give them again, or choose another --output"
+    )
+    assert contents(stage.url) == before
+
+
+def test_fewer_derived_units_are_forgotten(place: str) -> None:
+    units = make_inputs(place, LINES | {"d.txt": "bad two three four five six"})
+    stage = make_stage(storage.join(place, "out"), limits=Limits(bad_records=1))
+    do_all(stage, units)
+    assert stage.begin(units[:1], derived=True)
+    stage.finish()
+    other = make_stage(storage.join(place, "other"))
+    do_all(other, units[:1])
+    assert results(stage.url) == results(other.url)
+
+
+def test_more_inputs_extend_a_stage(place: str) -> None:
+    limits, out = Limits(bad_records=1), storage.join(place, "out")
+    units, stage = make_inputs(place, LINES), make_stage(out, limits=limits)
+    assert do_all(stage, units[:2]) == ["a.txt", "b.txt"]
+    assert do_all(stage, units[:2]) == []
+    assert do_all(stage, units) == ["c.txt"]
+    other = make_stage(storage.join(place, "other"), limits=limits)
+    assert do_all(other, units[::-1]) == ["a.txt", "b.txt", "c.txt"]
+    assert results(out) == results(other.url)
+
+
+def test_a_changed_input_is_done_again_and_leaves_nothing_behind(place: str) -> None:
+    limits, out = Limits(bad_records=1), storage.join(place, "out")
+    stage = make_stage(out, limits=limits)
+    assert do_all(stage, make_inputs(place, LINES)) == ["a.txt", "b.txt", "c.txt"]
+    assert storage.listing(stage.at("dead_letters"))
+    good = LINES | {"b.txt": "three good now"}
+    storage.write_bytes(storage.join(place, "in/b.txt"), good["b.txt"].encode())
+    inputs = tuple(storage.join(place, "in", name) for name in good)
+    assert do_all(stage, units_of_files(storage.expand(inputs))) == ["b.txt"]
+    other = make_stage(storage.join(place, "other"), limits=limits)
+    do_all(other, make_inputs(place, good, folder="elsewhere"))
+    assert results(out) == results(other.url)
+    assert storage.listing(stage.at("dead_letters")) == []
+
+
+def test_moved_inputs_keep_their_parts(tmp_path: Path) -> None:
+    stage = make_stage(str(tmp_path / "out"), limits=Limits(bad_records=1))
+    do_all(stage, make_inputs(str(tmp_path), LINES))
+    (tmp_path / "in").rename(tmp_path / "moved")
+    assert do_all(stage, units_of_files(storage.expand((str(tmp_path / "moved"),)))) == []
+    assert storage.exists(stage.at("_SUCCESS"))
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_knows_its_own_account(place: str) -> None:
+    units, stage = make_inputs(place, LINES), make_stage(storage.join(place, "out"))
+    do_all(stage, units[:1])
+    b = units[1]
+    do(stage, b)
+    data = storage.read_bytes(stage.part_url(b))
+    footer = read_footer(stage.part_url(b))
+    assert footer is not None
+    footer_bytes = int.from_bytes(data[-8:-4], "little")
+    assert (footer.unit, footer.fingerprint) == (b.name, stage.fingerprint)
+    assert footer.input_sha256 == hashlib.sha256(LINES["b.txt"].encode()).hexdigest()
+    assert footer.data_sha256 == hashlib.sha256(data[: -8 - footer_bytes]).hexdigest()
+    assert (footer.rows, footer.bytes) == (1, len(data))
+    assert footer.counters == {
+        "read": 3,
+        "emitted": 1,
+        "dropped": {"unwanted": 1},
+        "dead_letters": 1,
+        "dead_letter_reasons": {"bad_line": 1},
+        "files": 1,
+        "bad_files": 0,
+    }
+    assert read_part(stage.part_url(b)).to_pylist() == [{"line": "three"}]
+
+
+def test_row_groups_are_bounded(place: str) -> None:
+    stage, unit = make_stage(place), Unit(name="x", path="x")
+    n = stage_module.ROW_GROUP_ROWS * 2 + 1
+    with stage.part(unit, SCHEMA, Tally()) as writer:
+        writer.write(pa.table([pa.array(["line"] * n)], schema=SCHEMA))
+    with storage.open_read(stage.part_url(unit)) as f:
+        metadata = pq.read_metadata(f)
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [65_536, 65_536, 1]
+
+
+def test_dead_letters_are_kept_before_the_part_appears(place: str) -> None:
+    units, stage = make_inputs(place, {"b.txt": "one bad", "c.txt": "two cut three"}), make_stage(storage.join(place, "out"))
+    for unit in units:
+        do(stage, unit)
+    letters = {unit.path: read_part(stage.at("dead_letters", stage.part_name(unit))).to_pylist() for unit in units}
+    assert letters == {
+        "b.txt": [{"input": "b.txt", "place": 1, "reason": "bad_line", "detail": "", "payload": b"bad"}],
+        "c.txt": [{"input": "c.txt", "place": 1, "reason": "cut_off", "detail": "here", "payload": b""}],
+    }
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_an_exception_in_the_middle_leaves_no_part(place: str) -> None:
+    stage, unit = make_stage(place), Unit(name="x", path="x")
+
+    def broken() -> None:
+        with stage.part(unit, SCHEMA, Tally()) as writer:
+            writer.write(pa.table([pa.array(["line"])], schema=SCHEMA))
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        broken()
+    gc.collect()
+    assert contents(place) == {}
+    assert not stage.has_part(unit)
+
+
+def test_books_that_do_not_close_are_a_defect(place: str) -> None:
+    stage, unit = make_stage(place), Unit(name="x", path="some input")
+    with pytest.raises(ValueError, match="the books of some input do not close"):
+        stage.write_part(unit, SCHEMA.empty_table(), Tally(read=2, emitted=1))
+    assert contents(place) == {}
+
+
+def _truncated(data: bytes, _: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _empty(data: bytes, _: bytes) -> bytes:
+    return b""
+
+
+def _garbled_footer(data: bytes, _: bytes) -> bytes:
+    size = int.from_bytes(data[-8:-4], "little")
+    return data[: -8 - size] + b"\xff" * size + data[-8:]
+
+
+def _plain_parquet(data: bytes, _: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(SCHEMA.empty_table(), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _footer_of_a_stranger(data: bytes, _: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(SCHEMA.with_metadata({"worldclip": json.dumps({"unit": "x", "surprise": 1})}).empty_table(), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _part_of_another_unit(_: bytes, other: bytes) -> bytes:
+    return other
+
+
+@pytest.mark.parametrize(
+    "damage", [_truncated, _empty, _garbled_footer, _plain_parquet, _footer_of_a_stranger, _part_of_another_unit], ids=lambda f: f.__name__
+)
+def test_what_is_no_part_of_this_unit_is_done_again(place: str, damage: Callable[[bytes, bytes], bytes]) -> None:
+    units, stage = make_inputs(place, LINES), make_stage(storage.join(place, "out"), limits=Limits(bad_records=1))
+    do_all(stage, units)
+    before = contents(stage.url)
+    storage.write_bytes(stage.part_url(units[0]), damage(before[stage.part_name(units[0])], before[stage.part_name(units[1])]))
+    storage.remove(stage.at("_SUCCESS"))
+    with pytest.raises(JobError, match="1 of 3 units have no part yet"):
+        stage.finish()
+    assert do_all(stage, units) == ["a.txt"]
+    assert contents(stage.url) == before
+
+
+def test_a_part_of_other_settings_is_done_again(place: str) -> None:
+    units = make_inputs(place, LINES)
+    stage, other = make_stage(storage.join(place, "out")), make_stage(storage.join(place, "other"), parameters={})
+    for s in (stage, other):
+        s.begin(units)
+        do(s, units[0])
+    assert stage.has_part(units[0])
+    storage.write_bytes(stage.part_url(units[0]), storage.read_bytes(other.part_url(units[0])))
+    assert not stage.has_part(units[0])
+
+
+def _die_in_the_middle(url: str, unit: Unit) -> None:
+    with make_stage(url).part(unit, SCHEMA, Tally(read=70_000, emitted=70_000)) as writer:
+        for _ in range(7):
+            writer.write(pa.table([pa.array([f"line {i}" for i in range(10_000)])], schema=SCHEMA))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_leaves_nothing_that_is_seen(tmp_path: Path) -> None:
+    units, stage = make_inputs(str(tmp_path), LINES), make_stage(str(tmp_path / "out"), limits=Limits(bad_records=1))
+    stage.begin(units)
+    process = multiprocessing.get_context("fork").Process(target=_die_in_the_middle, args=(stage.url, units[0]))
+    process.start()
+    process.join(timeout=30)
+    assert process.exitcode == -signal.SIGKILL
+    left = [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".tmp-")]
+    assert len(left) == 1
+    assert left[0].stat().st_size > 1_000
+    assert storage.listing(stage.url) == ["stage.json", "units.parquet"]
+    assert not stage.has_part(units[0])
+    (tmp_path / "out" / "dead_letters").mkdir()
+    (tmp_path / "out" / "dead_letters" / ".tmp-killed").write_bytes(b"half")
+    assert do_all(stage, units) == ["a.txt", "b.txt", "c.txt"]
+    other = make_stage(str(tmp_path / "other"), limits=Limits(bad_records=1))
+    do_all(other, units)
+    assert results(stage.url) == results(other.url)
+
+
+# -- ending --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_sums_the_footers(place: str) -> None:
+    units, stage = make_inputs(place, LINES), make_stage(storage.join(place, "out"), limits=Limits(bad_records=0.5))
+    stage.begin(units)
+    for unit in units:
+        do(stage, unit)
+    counters = stage.finish()
+    assert counters == {
+        "read": 5,
+        "emitted": 3,
+        "dropped": {"unwanted": 1},
+        "dead_letters": 1,
+        "dead_letter_reasons": {"bad_line": 1},
+        "files": 3,
+        "bad_files": 0,
+    }
+    footers = {u.path: read_footer(stage.part_url(u)) for u in units}
+    manifest = storage.read_json(stage.at("manifest.json"))
+    body = {
+        "stage": "lines",
+        "format_version": FORMAT_VERSION,
+        "fingerprint": stage.fingerprint,
+        "parameters": {"least": 2, "names": ["a"]},
+        "upstream": {"before": "1234"},
+        "counters": counters,
+        "rows": 3,
+        "parts": [
+            {
+                "name": f"part-{u.name}.parquet",
+                "input": u.path,
+                "rows": {"a.txt": 2, "b.txt": 1, "c.txt": 0}[u.path],
+                "bytes": footers[u.path].bytes,
+                "data_sha256": footers[u.path].data_sha256,
+                "input_sha256": hashlib.sha256(LINES[u.path].encode()).hexdigest(),
+            }
+            for u in stage.units()
+        ],
+    }
+    assert manifest == {**body, "id": digest(body)}
+    assert storage.read_bytes(stage.at("_SUCCESS")) == b""
+
+
+def test_two_directories_and_any_order_of_inputs_give_the_same_bytes(place: str) -> None:
+    limits = Limits(bad_records=1)
+    first, second = (make_stage(storage.join(place, name), limits=limits) for name in ("out", "deep/out"))
+    do_all(first, make_inputs(place, LINES))
+    do_all(second, make_inputs(place, dict(reversed(LINES.items())), folder="else/where")[::-1])
+    assert results(first.url) == results(second.url)
+    assert open_stage(first.url, "lines").id == open_stage(second.url, "lines").id
+
+
+def test_the_id_follows_the_content(place: str) -> None:
+    ids = set()
+    for i, (text, changes) in enumerate([("one", {}), ("two", {}), ("one", {"parameters": {}}), ("one", {"upstream": {}})]):
+        stage = make_stage(storage.join(place, f"out{i}"), **changes)
+        do_all(stage, make_inputs(place, {"a.txt": text}, folder=f"in{i}"))
+        ids.add(open_stage(stage.url, "lines").id)
+    assert len(ids) == 4
+
+
+def test_finish_needs_every_part(place: str) -> None:
+    units, stage = make_inputs(place, LINES), make_stage(storage.join(place, "out"))
+    stage.begin(units)
+    do(stage, units[0])
+    with pytest.raises(JobError) as error:
+        stage.finish()
+    first = min(units[1:], key=lambda u: u.name).path
+    assert str(error.value) == f"{stage.url}: 2 of 3 units have no part yet (the first: {first}); run the job again"
+    assert not storage.exists(stage.at("_SUCCESS"))
+    with pytest.raises(JobError) as error:
+        open_stage(stage.url, "lines")
+    assert str(error.value) == (
+        f"{stage.url} is not finished (no _SUCCESS): run its job again with the same command, it goes on where it stopped"
+    )
+
+
+def test_too_many_bad_records_fail_at_the_end_and_the_parts_are_kept(place: str) -> None:
+    units, out = make_inputs(place, {"a.txt": "one " * 90, "b.txt": "bad " * 10 + "cut"}), storage.join(place, "out")
+    with pytest.raises(JobError) as error:
+        do_all(make_stage(out, limits=Limits(bad_records=0.09)), units)
+    assert str(error.value) == (
+        "10 of 101 records could not be used (bad_line 10, cut_off 1), more than --max-bad-records 9.000% allows; "
+        f"see {out}/dead_letters. What was done is kept: run the same command with a higher --max-bad-records to accept it"
+    )
+    assert not storage.exists(storage.join(out, "_SUCCESS"))
+    parts = {name: data for name, data in contents(out).items() if name.startswith("part-")}
+    assert len(parts) == 2
+    assert do_all(make_stage(out, limits=Limits(bad_records=0.10)), units) == []
+    assert {name: data for name, data in contents(out).items() if name.startswith("part-")} == parts
+    assert open_stage(out, "lines").counters["dead_letters"] == 11
+
+
+def test_one_damaged_file_is_always_allowed_and_two_are_judged(place: str) -> None:
+    out, good = storage.join(place, "out"), "one " * 200
+    do_all(make_stage(out, limits=Limits(bad_files=0.0)), make_inputs(place, {"a.txt": good + "cut", "b.txt": good}))
+    units = make_inputs(place, {"a2.txt": good + "cut", "b2.txt": good + "cut", "c2.txt": good})
+    out = storage.join(place, "out2")
+    with pytest.raises(JobError) as error:
+        do_all(make_stage(out), units)
+    assert str(error.value) == (
+        "2 of 3 files are damaged (cut_off 2), more than --max-bad-files 0.100% allows; "
+        f"see {out}/dead_letters. What was done is kept: run the same command with a higher --max-bad-files to accept it"
+    )
+    assert do_all(make_stage(out, limits=Limits(bad_files=0.7)), units) == []
+    assert open_stage(out, "lines").counters["bad_files"] == 2
+
+
+@pytest.mark.parametrize(
+    ("counters", "fails"),
+    [
+        ({"read": 100, "dead_letters": 1}, False),
+        ({"read": 100, "dead_letters": 2}, True),
+        ({"read": 100, "dead_letters": 2, "files": 1, "bad_files": 1}, False),
+        ({"read": 0}, False),
+        ({"read": 3, "dead_letters": 3, "files": 3, "bad_files": 3}, True),
+        ({"read": 10**6, "dead_letters": 3, "files": 3_000, "bad_files": 3}, False),
+        ({"read": 10**6, "dead_letters": 4, "files": 3_000, "bad_files": 4}, True),
+    ],
+)
+def test_limits(counters: dict[str, int], fails: bool) -> None:
+    try:
+        Limits().check(counters, "W")
+    except JobError:
+        assert fails
+    else:
+        assert not fails
+
+
+# -- reading -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_stage_gives_its_parts_and_units(place: str) -> None:
+    stage = make_stage(storage.join(place, "out"), limits=Limits(bad_records=1))
+    do_all(stage, make_inputs(place, LINES))
+    finished = open_stage(stage.url, "lines")
+    assert (finished.parameters, finished.upstream) == (stage.parameters, stage.upstream)
+    assert [t.to_pylist() for t in read_parts(finished)] == [read_part(stage.part_url(u)).to_pylist() for u in stage.units()]
+    assert [t.column_names for t in read_parts(finished, columns=[])] == [[], [], []]
+    assert [(u.name, u.index, u.url) for u in finished.units()] == [(u.name, i, stage.part_url(u)) for i, u in enumerate(stage.units())]
+    assert [u.etag for u in finished.units()] == [p["data_sha256"] for p in finished.parts]
+
+
+def test_open_stage_says_what_is_wrong(place: str) -> None:
+    with pytest.raises(JobError) as error:
+        open_stage(place, "lines")
+    assert str(error.value) == f"{place} is no stage 'lines': there is no stage.json in it"
+    do_all(make_stage(place), [])
+    with pytest.raises(JobError) as error:
+        open_stage(place, "words")
+    assert str(error.value) == f"{place} holds a stage 'lines', not 'words'"
+    assert open_stage(place, "lines").parts == []
+
+
+def test_a_damaged_part_of_a_finished_stage_is_told(place: str) -> None:
+    stage = make_stage(storage.join(place, "out"))
+    (unit,) = make_inputs(place, {"a.txt": "one"})
+    do_all(stage, [unit])
+    url = stage.part_url(unit)
+    storage.write_bytes(url, storage.read_bytes(url)[:100])
+    with pytest.raises(JobError, match="is damaged .*: delete it and run its job again") as error:
+        read_part(url)
+    assert str(error.value).startswith(f"{url} ")
