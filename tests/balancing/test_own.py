@@ -143,7 +143,7 @@ def test_row_groups_are_read_apart() -> None:
 def test_tables_are_bounded_in_a_big_row_group() -> None:
     n = 2 * BATCH_ROWS + 1
     data = parquet({"url": pa.array(["u"] * n), "text": pa.array(["t"] * n)})
-    assert row_groups_of(io.BytesIO(data)) == [n]
+    assert [rows for rows, _ in row_groups_of(io.BytesIO(data))] == [n]
     sizes = [len(table) for table in read_own_pairs(io.BytesIO(data), [0], tally=Tally())]
     assert sum(sizes) == n
     assert max(sizes) <= BATCH_ROWS
@@ -205,7 +205,7 @@ def test_a_failing_disk_or_network_is_no_damage(error: OSError) -> None:
     n = 100_000
     file = Failing(parquet({"url": [f"u{i}" for i in range(n)], "text": [f"t{i}" for i in range(n)]}))
     tally = Tally()
-    assert row_groups_of(file) == [n]
+    assert [rows for rows, _ in row_groups_of(file)] == [n]
     with pytest.raises(type(error)):
         list(read_own_pairs(file, [0], tally=tally))
     assert tally.counters() == Tally().counters()
