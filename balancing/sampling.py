@@ -87,10 +87,12 @@ def place_among_languages(
     ``n[offsets[i]:offsets[i + 1]]`` of the languages ``n_lang[...]``; ``selected``: per code, whether the language takes part.
     Returns two int64 arrays of shape (rows,).
     """
-    lengths = np.diff(offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
     counted = np.where(np.asarray(selected, dtype=bool)[n_lang], n, 0)
-    total = np.bincount(row, weights=counted, minlength=len(lengths)).astype(np.int64)
-    earlier = np.where(n_lang < row_lang[row], counted, 0)
-    before = np.bincount(row, weights=earlier, minlength=len(lengths)).astype(np.int64)
-    return before, total
+    earlier = np.where(n_lang < np.repeat(row_lang, np.diff(offsets)), counted, 0)
+    return _sums(earlier, offsets), _sums(counted, offsets)
+
+
+def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Sum of ``values[offsets[i]:offsets[i + 1]]`` for each i, int64: unlike ``np.add.reduceat``, 0 where that is empty."""
+    running = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+    return running[offsets[1:]] - running[offsets[:-1]]

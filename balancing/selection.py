@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from balancing.counts import list_arrays, rows_by_language
 from balancing.sampling import chosen, kept, place_among_languages, text_probabilities
@@ -33,23 +32,26 @@ def row_probabilities(matched: pa.Table, probability: Mapping[str, np.ndarray]) 
     return out
 
 
+def _encode(names: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Code per value, and the value of each code. Values that do not occur may be among them."""
+    names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+    names = names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
+    return names.indices.to_numpy(), names.dictionary.to_pylist()
+
+
 def chosen_rows(matched: pa.Table, siblings: pa.Table, *, selected: frozenset[str], seed: int, epoch: int) -> np.ndarray:
     """Whether each row is the text that is chosen of its image's unique texts in the selected languages. Boolean, shape (rows,)."""
-    structs = siblings.column("n").combine_chunks()
-    n_names = pc.struct_field(structs.flatten(), "lang")
-    row_names = matched.column("lang").cast(pa.string())
-    names = sorted({*pc.unique(n_names).to_pylist(), *pc.unique(row_names).to_pylist()})
-    table = pa.array(names, pa.string())
-    _, offsets = list_arrays(structs)
-    before, total = place_among_languages(
-        pc.index_in(row_names, table).to_numpy(),
-        pc.index_in(n_names, table).to_numpy(),
-        pc.struct_field(structs.flatten(), "n").to_numpy(),
-        offsets,
-        np.array([name in selected for name in names], dtype=bool),
-    )
-    mine = pc.is_in(row_names, pa.array(sorted(selected), pa.string())).to_numpy()
-    rank = np.where(mine, siblings.column("rank").to_numpy(), -1)
+    lists = siblings.column("n").combine_chunks()
+    langs, counts = lists.flatten().flatten()
+    (row_codes, row_names), (n_codes, n_names) = _encode(matched.column("lang")), _encode(langs)
+    names = sorted({*row_names, *n_names})
+    # Codes that ascend with the names.
+    row_lang = np.array([names.index(name) for name in row_names], dtype=np.int32)[row_codes]
+    n_lang = np.array([names.index(name) for name in n_names], dtype=np.int32)[n_codes]
+    takes_part = np.array([name in selected for name in names], dtype=bool)
+    offsets = lists.offsets.to_numpy()
+    before, total = place_among_languages(row_lang, n_lang, counts.to_numpy(), offsets - offsets[0], takes_part)
+    rank = np.where(takes_part[row_lang], siblings.column("rank").to_numpy(), -1)
     return chosen(matched.column("image_key").to_numpy(), rank, before, total, seed=seed, epoch=epoch)
 
 
@@ -62,10 +64,11 @@ def select_rows(
     Drops: duplicate, language_not_selected, not_chosen (another text of the image is), balanced_away.
     """
     unique = siblings.column("keep").to_numpy()
-    selected = pc.is_in(matched.column("lang").cast(pa.string()), pa.array(sorted(probability), pa.string())).to_numpy() & unique
+    row_codes, row_names = _encode(matched.column("lang"))
+    selected = np.array([name in probability for name in row_names], dtype=bool)[row_codes] & unique
     is_chosen = chosen_rows(matched, siblings, selected=frozenset(probability), seed=seed, epoch=epoch) & selected
     candidates = np.flatnonzero(is_chosen)
-    taken = matched.take(pa.array(candidates))
+    taken = matched.select(["lang", "entries", "pair_key"]).take(pa.array(candidates))
     odds = row_probabilities(taken, probability)
     stays = kept(taken.column("pair_key").to_numpy(), odds, seed=seed, epoch=epoch)
     tally.read += len(matched)

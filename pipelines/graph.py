@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 import threading
 import time
@@ -16,6 +17,9 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines import storage
 from pipelines.errors import JobError, message_of
@@ -98,6 +102,17 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     return options
 
 
+def _runner(options: PipelineOptions) -> PipelineRunner | None:
+    """The embedded runner with worker processes of ours; None where Beam is to make the runner that the options name."""
+    direct = options.view_as(DirectOptions)
+    if options.view_as(StandardOptions).runner != EMBEDDED or direct.direct_running_mode != "multi_processing":
+        return None
+    # In this mode the runner would start Beam's own worker program, whatever the environment is.
+    direct.direct_running_mode = "in_memory"
+    command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+    return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
+
+
 @contextlib.contextmanager
 def _progress(stages: Sequence[Stage], every: float = 10.0) -> Iterator[None]:
     """While the block runs, say on stderr how many units of the stage in work are done."""
@@ -134,7 +149,7 @@ def run(build: Callable[[beam.Pipeline], Any], stages: Sequence[Stage], *, beam_
     # What a worker refuses is told once, by the caller; an unforeseen exception keeps its traceback anyway.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     options = pipeline_options(beam_args, workers)
-    pipeline = beam.Pipeline(options=options)
+    pipeline = beam.Pipeline(_runner(options), options=options)
     build(pipeline)
     try:
         with _progress(stages):

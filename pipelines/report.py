@@ -94,6 +94,11 @@ class Work:
     t: Mapping[str, float]
     states: Sequence[StageFigures]
 
+    def parts(self, job: str) -> list[tuple[str, str]]:
+        """(name, URL) of the parts of a stage, in order; none if it is absent."""
+        stage = self.stages.get(job)
+        return [(part["name"], stage.part_url(part["name"])) for part in stage.parts] if stage else []
+
 
 def open_work(url: str) -> Work:
     """Everything in a work directory that belongs together.
@@ -110,30 +115,28 @@ def open_work(url: str) -> Work:
     thresholds, t = None, dict[str, float]()
     for job, name in OUTPUTS.items():
         place = storage.join(url, name)
-        if job == _THRESHOLDS:
-            if storage.exists(place):
-                body, t_of_file = read_thresholds(place)
-                detail = _stranger({**body["upstream"], "count": body["counts"]}, ids)
-                if not detail:
-                    thresholds, t, ids[job] = body, t_of_file, body["id"]
-                about = {"parameters": {"p": body["p"]}, "upstream": {"count": body["counts"]}, "id": body["id"]}
-                states.append(_state(job, ELSEWHERE if detail else FINISHED, detail, **about))
-            else:
-                states.append(_state(job, ABSENT))
-        elif job == _TRAIN:
-            states.append(_state(job, FINISHED if storage.exists(storage.join(place, "log.jsonl")) else ABSENT))
-        elif not storage.exists(storage.join(place, SUCCESS)):
+        finished = {_THRESHOLDS: place, _TRAIN: storage.join(place, "log.jsonl")}.get(job, storage.join(place, SUCCESS))
+        if not storage.exists(finished):
             states.append(_state(job, UNFINISHED if storage.exists(storage.join(place, "stage.json")) else ABSENT))
+        elif job == _TRAIN:
+            states.append(_state(job, FINISHED))
+        elif job == _THRESHOLDS:
+            body, t_of_file = read_thresholds(place)
+            stranger = _stranger({**body["upstream"], "count": body["counts"]}, ids)
+            if not stranger:
+                thresholds, t, ids[job] = body, t_of_file, body["id"]
+            about = {"parameters": {"p": body["p"]}, "upstream": {"count": body["counts"]}, "id": body["id"]}
+            states.append(_state(job, ELSEWHERE if stranger else FINISHED, stranger, **about))
         else:
             stage = open_stage(place, job)
             drawn_with = {_THRESHOLDS: stage.parameters["thresholds"]["id"]} if job == "balance" else {}
-            detail = _stranger({**stage.upstream, **drawn_with}, ids)
-            if detail:
-                states.append(_state(job, ELSEWHERE, detail))
-                continue
-            stages[job], ids[job] = stage, stage.id
+            stranger = _stranger({**stage.upstream, **drawn_with}, ids)
             about = {"parameters": stage.parameters, "upstream": stage.upstream, "id": stage.id}
-            states.append(_state(job, FINISHED, rows=stage.manifest["rows"], counters=stage.counters, **about))
+            if stranger:
+                states.append(_state(job, ELSEWHERE, stranger, **about))
+            else:
+                stages[job], ids[job] = stage, stage.id
+                states.append(_state(job, FINISHED, rows=stage.manifest["rows"], counters=stage.counters, **about))
     if all(s.state == ABSENT for s in states):
         raise JobError(f"{url} holds none of {', '.join(OUTPUTS.values())}: --work is the directory in which the stages lie")
     return Work(url=url, stages=stages, thresholds=thresholds, t=t, states=states)
@@ -167,17 +170,16 @@ class PairFigures:
 def read_pairs(work: Work) -> PairFigures:
     """Go through the parts of matched, siblings and curated, a few columns of one part at a time."""
     figures = PairFigures()
-    matched, siblings, curated = (work.stages.get(job) for job in ("match", "dedup", "balance"))
-    for part in matched.parts if matched else ():
-        table = read_part(matched.part_url(part["name"]), columns=["lang"])  # type: ignore[union-attr]
+    siblings = dict(work.parts("dedup"))
+    for name, url in work.parts("match"):
+        table = read_part(url, columns=["lang"])
         _add(figures.matched, rows_per_language(table))
         if siblings:
-            keep = read_part(siblings.part_url(part["name"]), columns=["keep"])["keep"]
+            keep = read_part(siblings[name], columns=["keep"])["keep"]
             if len(keep) != len(table):
-                raise JobError(f"{siblings.url}/{part['name']} has {len(keep)} rows, the matched part {len(table)}: run dedup again")
+                raise JobError(f"{siblings[name]} has {len(keep)} rows, the matched part {len(table)}: run dedup again")
             _add(figures.unique, rows_per_language(table.filter(keep)))
-    for i, part in enumerate(curated.parts if curated else ()):
-        url = curated.part_url(part["name"])  # type: ignore[union-attr]
+    for i, (_, url) in enumerate(work.parts("balance")):
         table = read_part(url, columns=["lang", "entries", "pair_key"])
         try:
             figures.recount.add(table)
@@ -208,10 +210,10 @@ class CountFigures:
 
 def read_counts(work: Work, recount: Recount) -> CountFigures:
     """Go through the counts, one language at a time, and compare them with the curated set's; without one ``after`` stays empty."""
-    figures, stage, balanced = CountFigures(), work.stages.get("count"), "balance" in work.stages
-    for part in stage.parts if stage else ():
-        lang = part["name"].removesuffix(".parquet")
-        counts = read_part(stage.part_url(part["name"]), columns=["count"])["count"].to_numpy()  # type: ignore[union-attr]
+    figures, balanced = CountFigures(), "balance" in work.stages
+    for name, url in work.parts("count"):
+        lang = name.removesuffix(".parquet")
+        counts = read_part(url, columns=["count"])["count"].to_numpy()
         figures.unmatched[lang], figures.matches[lang] = int(np.count_nonzero(counts == 0)), int(counts.sum())
         figures.heads[lang] = head_of(counts, work.t.get(lang, math.inf))
         figures.before[lang] = histogram(counts)
@@ -267,16 +269,15 @@ def curves_of(work: Work, counted: CountFigures) -> list[Curve]:
 
 def name_entries(work: Work, wanted: Mapping[str, set[int]]) -> dict[tuple[str, int], str]:
     """The entries of these ids, one language's list at a time; without the lists, the ids themselves."""
-    stage = work.stages.get("entries")
-    listed = {part["name"] for part in stage.parts} if stage else set()
+    lists = dict(work.parts("entries"))
     out: dict[tuple[str, int], str] = {}
     for lang, ids in sorted(wanted.items()):
         ordered = sorted(ids)
         names = [f"entry {i}" for i in ordered]
-        if stage and f"{lang}.parquet" in listed:
-            column = read_part(stage.part_url(f"{lang}.parquet"), columns=["entry"])["entry"]
+        if url := lists.get(f"{lang}.parquet"):
+            column = read_part(url, columns=["entry"])["entry"]
             if ordered and ordered[-1] >= len(column):
-                raise JobError(f"{stage.url}: {lang} has {len(column)} entries, but a pair matches number {ordered[-1]}")
+                raise JobError(f"{url}: {lang} has {len(column)} entries, but a pair matches number {ordered[-1]}")
             names = column.take(pa.array(ordered, pa.int64())).to_pylist()
         out.update(zip(((lang, i) for i in ordered), names, strict=True))
     return out
@@ -285,10 +286,9 @@ def name_entries(work: Work, wanted: Mapping[str, set[int]]) -> dict[tuple[str, 
 def read_shown(work: Work, shown: Shown) -> dict[str, list[dict[str, Any]]]:
     """The rows of the curated pairs to show, per language in order of their draws."""
     found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    curated = work.stages.get("balance")
-    for part, positions in shown.positions().items() if curated else ():
-        url = curated.part_url(curated.parts[part]["name"])  # type: ignore[union-attr]
-        table = read_part(url, columns=["text", "url", "entries", "probability"])
+    parts = work.parts("balance")
+    for part, positions in shown.positions().items():
+        table = read_part(parts[part][1], columns=["text", "url", "entries", "probability"])
         rows = table.take(pa.array([row for _, _, row in positions])).to_pylist()
         for (lang, place, _), row in zip(positions, rows, strict=True):
             found.setdefault(lang, []).append((place, row))

@@ -43,9 +43,7 @@ def test_both_count_the_same_grams_where_there_is_no_markup(tmp_path: Path) -> N
     kinds = [("One", 0, ""), ("Talk", 1, ""), ("Two", 0, '<redirect title="One" />'), ("Three", 0, "")]
     pages = "".join(
         f"<page><title>{title}</title><ns>{ns}</ns><id>{i}</id>{redirect}<revision><text>{text} {title}</text></revision></page>"
-        for i, (title, ns, redirect) in enumerate(
-            [("One", 0, ""), ("Talk", 1, ""), ("Two", 0, '<redirect title="One" />'), ("Three", 0, "")]
-        )
+        for i, (title, ns, redirect) in enumerate(kinds)
     )
     path = tmp_path / "enwiki.xml.bz2"
     xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/"><siteinfo><dbname>enwiki</dbname></siteinfo>{pages}</mediawiki>'
