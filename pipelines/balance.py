@@ -53,9 +53,9 @@ def balance_unit(unit: Unit, *, stage: Stage, siblings_url: str, counts_url: str
     tally = Tally()
     probability = {lang: probabilities(counts_url, stage.upstream["count"], lang, t[lang]) for lang in t}
     rows, odds = select_rows(matched, siblings, probability=probability, seed=seed, tally=tally)
-    table = matched.take(pa.array(rows)).append_column(CURATED_SCHEMA.field("probability"), pa.array(odds))
-    order = np.lexsort((table["pair_key"].to_numpy(), table["image_key"].to_numpy()))
-    stage.write_part(unit, table.take(pa.array(order)).cast(CURATED_SCHEMA), tally)
+    order = np.lexsort((matched["pair_key"].to_numpy()[rows], matched["image_key"].to_numpy()[rows]))
+    table = matched.take(pa.array(rows[order])).append_column(CURATED_SCHEMA.field("probability"), pa.array(odds[order]))
+    stage.write_part(unit, table.cast(CURATED_SCHEMA), tally)
 
 
 def thresholds_of(stage: Stage) -> dict[str, float]:

@@ -465,7 +465,7 @@ def render(figures: Figures) -> bytes:
     template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     script = template.partition("<script>")[2].partition("</script>")[0]
     page = Template(template).substitute(
-        script_sha256=base64.b64encode(hashlib.sha256(script.strip().encode()).digest()).decode(),
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         lead=lead(figures),
         headline=headline(figures),
         flow=flow(figures),

@@ -29,7 +29,7 @@ from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.options import JobConfig, option
-from pipelines.stage import Stage, Unit
+from pipelines.stage import Stage, Unit, digest
 
 ABOUT = """Read the lemmas of WordNet and of the Open Multilingual Wordnet.
 
@@ -68,17 +68,27 @@ def open_archive(root: str, name: str) -> Iterator[BinaryIO]:
     yield memory
 
 
+def archive_etag(root: str, name: str) -> str:
+    """Changes when the files of a corpus do, packed or unpacked."""
+    packed, unpacked = storage.join(root, "corpora", f"{name}.zip"), storage.join(root, "corpora", name)
+    files = storage.expand((packed if storage.exists(packed) else storage.join(unpacked, "**"),))
+    return digest([[f.size, f.etag] for f in files])
+
+
 def plan_units(root: str) -> list[Unit]:
     """A unit per list of lemmas: two of English, and one per table and Wikipedia. ``path`` is the Wikipedia, ``url`` the wordnet's code."""
     with open_archive(root, "wordnet"):
-        units = [Unit(name=f"en-{group}", path="en", url="eng", group=group) for group in (SYNSET_NAMES, LEMMA_NAMES)]
+        etag = archive_etag(root, "wordnet")
+    units = [Unit(name=f"en-{group}", path="en", url="eng", etag=etag, group=group) for group in (SYNSET_NAMES, LEMMA_NAMES)]
     try:
         with open_archive(root, "omw-1.4") as archive:
             codes = sorted({code for code, _ in omw_tables(archive)})
     except ValueError as error:
         raise JobError(f"{root}: omw-1.4: {error}") from error
+    etag = archive_etag(root, "omw-1.4")
     for code in codes:
-        units += [Unit(name=f"{wiki}-{TABLE}-{code}", path=wiki, url=code, group=TABLE) for wiki in wikis_of_wordnet(code) if wiki != "en"]
+        wikis = [wiki for wiki in wikis_of_wordnet(code) if wiki != "en"]
+        units += [Unit(name=f"{wiki}-{TABLE}-{code}", path=wiki, url=code, etag=etag, group=TABLE) for wiki in wikis]
     absent = sorted({lang.wordnet for lang in all_languages().values()} - {*codes, "", "eng"})
     if absent:
         print(f"wordnet: no table for {', '.join(absent)}: these languages take no lemmas from it", file=sys.stderr)
@@ -93,7 +103,12 @@ def lemmas_of(unit: Unit, root: str, *, tally: Tally) -> pa.Table:
             return read(archive, lang=unit.path, tally=tally)
     with open_archive(root, "omw-1.4") as archive:
         tables = [omw_lemmas(table, lang=unit.path, tally=tally) for code, table in omw_tables(archive) if code == unit.url]
-    return pa.concat_tables(tables)
+    # A language may have two tables, as Italian has, and a lemma stand in both.
+    lemmas = sorted({lemma for table in tables for lemma in table["lemma"].to_pylist()})
+    repeated = sum(map(len, tables)) - len(lemmas)
+    tally.emitted -= repeated
+    tally.drop("repeated_lemma", repeated)
+    return pa.table([[unit.path] * len(lemmas), lemmas], schema=LEMMA_SCHEMA)
 
 
 def read_wordnet(unit: Unit, *, stage: Stage, root: str) -> None:

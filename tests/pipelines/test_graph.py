@@ -120,14 +120,12 @@ def test_options_that_nobody_knows_are_refused() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_worker_refuses_reaches_the_user_as_it_was_said(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
-) -> None:
+def test_what_a_worker_refuses_reaches_the_user_as_it_was_said(tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int) -> None:
     with pytest.raises(JobError) as error:
         run(str(tmp_path), [*numbers(2), Unit(name="x", path="number x", group="refused")], workers=workers)
     assert str(error.value) == "number x: cannot be squared; give another number"
     print(f"worldclip squares: {error.value}", file=sys.stderr)
-    assert capfd.readouterr().err.splitlines() == ["worldclip squares: number x: cannot be squared; give another number"]
+    assert capfd.readouterr().err == "worldclip squares: number x: cannot be squared; give another number\n"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

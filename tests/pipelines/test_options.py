@@ -88,7 +88,21 @@ def test_defaults_are_those_of_the_class() -> None:
 def test_everything_given() -> None:
     config, rest = read(
         *("--input", "a", "b", "--output=W", "--input", "c", "--extra", "en=x", "--extra", "de=y", "--size", "1MB", "--how", "exact"),
-        *("--least", "3", "--seed", "-4", "--weight", "0.25", "--loud", "--workers", "2", "--max-bad-records", "5%", "--max-bad-files", "1"),
+        *(
+            "--least",
+            "3",
+            "--seed",
+            "-4",
+            "--weight",
+            "0.25",
+            "--loud",
+            "--workers",
+            "2",
+            "--max-bad-records",
+            "5%",
+            "--max-bad-files",
+            "1",
+        ),
         *("--runner", "FlinkRunner", "--temp_location=gs://b"),
     )
     assert config == Config(
@@ -121,7 +135,10 @@ def test_everything_given() -> None:
         (("--input", "a", "--output", "W", "--weight", "2"), "--weight must not pass 1"),
         (("stray", "--input", "a", "--output", "W"), "unexpected argument 'stray'"),
         (("--input", "a", "--output", "W", "stray"), "unexpected argument 'stray'"),
-        (("--input", "a", "--output", "W", "--max-bad-records", "200%"), "argument --max-bad-records: '200%' does not lie between 0 and 100%"),
+        (
+            ("--input", "a", "--output", "W", "--max-bad-records", "200%"),
+            "argument --max-bad-records: '200%' does not lie between 0 and 100%",
+        ),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], said: str) -> None:

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from balancing.counts import COUNTS_SCHEMA
+from metadata.tally import Tally
+from pipelines import __main__ as command_line
+from pipelines import storage
+from pipelines.errors import JobError
+from pipelines.jobs import JOBS, read_command, run_job, summary
+from pipelines.stage import Limits, Stage, Unit
+from pipelines.thresholds import read_thresholds
+
+
+def write_stage(url: str, *, kind: str = "dedup", limits: Limits | None = None, finish: bool = True) -> Stage:
+    """A stage of one unit with something of everything in its books."""
+    stage = Stage(url=url, kind=kind, parameters={}, limits=limits or Limits(bad_records=1))
+    unit = Unit(name="x", path="in/x.gz")
+    stage.begin([unit])
+    tally = Tally(read=2_010, emitted=2_000)
+    tally.drop("rare", 2)
+    tally.drop("often", 5)
+    tally.drop("also_rare", 2)
+    tally.dead_letter("broken", place=7, detail="so", payload=b"what")
+    stage.write_part(unit, pa.table({"row": [1, 2, 3]}), tally)
+    if finish:
+        stage.finish()
+    return stage
+
+
+def test_the_summary_says_what_was_read_and_what_became_of_it(place: str) -> None:
+    stage = write_stage(storage.join(place, "out"))
+    assert summary("dedup", stage.url, 1.26).splitlines() == [
+        f"dedup: read 2,010, emitted 2,000 → {stage.url} (3 rows, 1.3 s)",
+        "  dropped: often 5, also_rare 2, rare 2",
+        "  dead letters: broken 1",
+        f"  look at them in {stage.url}/dead_letters",
+    ]
+
+
+def test_finish_does_by_hand_what_the_last_step_does(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = write_stage(storage.join(place, "out"), finish=False)
+    with pytest.raises(JobError, match=r"^1 of 2010 records could not be used \(broken 1\), more than --max-bad-records 0.010% allows"):
+        run_job("finish", [stage.url, "--max-bad-records", "0.01%"])
+    assert not storage.exists(stage.at("_SUCCESS"))
+    run_job("finish", [stage.url])
+    assert storage.exists(stage.at("_SUCCESS"))
+    assert capsys.readouterr().out.startswith(f"finish: read 2,010, emitted 2,000 → {stage.url} (3 rows, ")
+    with pytest.raises(JobError) as error:
+        run_job("finish", [storage.join(place, "absent")])
+    assert str(error.value) == f"{place}/absent is no stage: there is no stage.json in it"
+
+
+def test_jobs_without_beam_refuse_its_options(tmp_path: Path) -> None:
+    for job, argv in (("finish", ["W"]), ("thresholds", ["--counts", "W", "--output", "t.json"])):
+        with pytest.raises(JobError) as error:
+            run_job(job, [*argv, "--streaming"])
+        assert str(error.value) == f"{job} does not know --streaming"
+
+
+def test_a_misspelt_option_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    write_stage(f"{tmp_path}/matched", kind="match")
+    with pytest.raises(JobError) as error:
+        run_job("dedup", ["--matched", f"{tmp_path}/matched", "--output", f"{tmp_path}/out", "--max-bad-record", "5%"])
+    assert str(error.value) == "neither the job nor Apache Beam knows the option --max-bad-record: see --help"
+    assert not (tmp_path / "out").exists()
+
+
+def test_beams_own_options_are_left_to_it() -> None:
+    config, rest = read_command("dedup", ["--matched", "M", "--output", "W", "--runner", "DirectRunner", "--direct_runner_bundle_repeat=2"])
+    assert (config.matched, config.output) == ("M", "W")
+    assert rest == ["--runner", "DirectRunner", "--direct_runner_bundle_repeat=2"]
+
+
+# -- the command line ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("argv", "code"), [([], 2), (["--help"], 0), (["-h"], 0), (["help"], 0)])
+def test_usage_lists_every_job(capsys: pytest.CaptureFixture[str], argv: list[str], code: int) -> None:
+    assert command_line.main(argv) == code
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert [line.split()[0] for line in printed.out.splitlines() if line.startswith("  ")] == [*JOBS]
+    for _, about in JOBS.values():
+        assert about in printed.out
+
+
+def test_an_unknown_job_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["macth"]) == 2
+    assert capsys.readouterr().err.startswith("worldclip: there is no job 'macth'\n\nusage: ")
+
+
+def test_what_a_job_refuses_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command_line.main(["dedup", "--matched", f"{tmp_path}/M", "--output", f"{tmp_path}/W"]) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"worldclip dedup: {tmp_path}/M is no stage 'match': there is no stage.json in it\n")
+
+
+def test_an_unforeseen_exception_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(job: str, argv: list[str]) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(command_line, "run_job", broken)
+    with pytest.raises(ZeroDivisionError):
+        command_line.main(["dedup"])
+
+
+# -- thresholds ----------------------------------------------------------------------------------------------------------------------
+
+
+def write_counts(url: str) -> Stage:
+    stage = Stage(url=url, kind="count", parameters={}, upstream={"match": "m", "dedup": "d", "entries": "e"})
+    counts = {"en": [100, 10, 5, 0], "de": [50, 1, 1, 0]}
+    stage.begin([Unit(name=lang, path=lang) for lang in counts])
+    for unit in stage.units():
+        values = counts[unit.name]
+        table = pa.table([pa.array(range(len(values)), pa.int32()), pa.array(values, pa.int64())], schema=COUNTS_SCHEMA)
+        stage.write_part(unit, table, Tally())
+    stage.finish()
+    return stage
+
+
+def test_thresholds_write_the_same_file_twice(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    counts, output = write_counts(storage.join(place, "W/counts")), storage.join(place, "W/thresholds.json")
+    run_job("thresholds", ["--counts", counts.url, "--t", "20", "--output", output])
+    first = storage.read_bytes(output)
+    body = json.loads(first)
+    assert {lang: x["t"] for lang, x in body["languages"].items()} == {"de": 20, "en": 20}
+    assert (body["counts_path"], body["upstream"]) == ("counts", {"match": "m", "dedup": "d", "entries": "e"})
+    assert [line.split()[:4] for line in capsys.readouterr().out.splitlines()] == [
+        ["language", "matches", "t", "tail"],
+        ["en", "115", "20", "13.04%"],
+        ["de", "52", "20", "3.85%"],
+    ]
+    run_job("thresholds", ["--counts", counts.url, "--t", "20", "--output", output])
+    assert storage.read_bytes(output) == first
+
+
+def test_only_one_way_to_set_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_job("thresholds", ["--counts", "W", "--output", "x", "--t", "1", "--p", "5%"])
+    assert capsys.readouterr().err.splitlines()[-1] == "worldclip thresholds: error: give only one of --t-en, --p and --t"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "is no thresholds file of worldclip (TypeError"),
+        (b"{}", "is no thresholds file of worldclip (KeyError"),
+        (b'{"format_version": 99}', "was written by a newer worldclip: update worldclip"),
+        (b'{"format_version": 1, "languages": {"en": {"t": "many"}}}', "is no thresholds file of worldclip (ValueError"),
+        (b'{"format_version": 1, "languages": {"en": {"t": 2}}}', "is no thresholds file of worldclip (KeyError"),
+    ],
+)
+def test_a_file_that_is_no_thresholds_is_told(tmp_path: Path, body: bytes, said: str) -> None:
+    path = tmp_path / "t.json"
+    path.write_bytes(body)
+    with pytest.raises(JobError) as error:
+        read_thresholds(str(path))
+    assert str(error.value).startswith(str(path))
+    assert said in str(error.value)

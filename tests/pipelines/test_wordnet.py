@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import JobError
+from pipelines.jobs import run_job
+from pipelines.stage import FinishedStage, open_stage, read_part
+from tests.world.vocabulary import LANGUAGES
+from tests.world.wordnets import lemmas_of, write_wordnets
+
+OMW = [language for language in LANGUAGES if language.wordnet not in ("", "eng")]
+
+
+@pytest.fixture
+def nltk_data(tmp_path: Path) -> Path:
+    corpora = tmp_path / "nltk_data" / "corpora"
+    corpora.mkdir(parents=True)
+    write_wordnets(corpora)
+    return tmp_path / "nltk_data"
+
+
+def wordnet(root: Path, output: Path) -> FinishedStage:
+    run_job("wordnet", ["--input", str(root), "--output", str(output)])
+    return open_stage(str(output), "wordnet")
+
+
+def lemmas(stage: FinishedStage) -> dict[str, list[str]]:
+    return {p["name"]: read_part(stage.part_url(p["name"]))["lemma"].to_pylist() for p in stage.parts}
+
+
+def unpack(root: Path) -> None:
+    for archive in sorted((root / "corpora").glob("*.zip")):
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(root / "corpora")
+        archive.unlink()
+
+
+def test_every_table_becomes_a_part_per_wikipedia(nltk_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = wordnet(nltk_data, tmp_path / "out")
+    found = lemmas(stage)
+    assert {name: found[name] for name in found if "-omw-" in name} == {
+        f"part-{language.code}-omw-{language.wordnet}.parquet": list(lemmas_of(language)) for language in OMW
+    }
+    english = next(language for language in LANGUAGES if language.wordnet == "eng")
+    assert found["part-en-lemma_names.parquet"] == list(lemmas_of(english))
+    # The first lemma of each synset names it, in lower case and with its spaces.
+    assert set(found["part-en-synset_names.parquet"]) < {lemma.lower() for lemma in lemmas_of(english)}
+    assert len(found) == 2 + len(OMW)
+    counters = stage.counters
+    assert counters["emitted"] == sum(map(len, found.values())) == stage.manifest["rows"]
+    assert counters["read"] == counters["emitted"] + counters["dropped"]["repeated_lemma"]
+    assert (counters["dead_letters"], counters["files"]) == (0, len(found))
+    warning = capsys.readouterr().err
+    assert warning.startswith("wordnet: no table for ")
+    assert warning.endswith(": these languages take no lemmas from it\n")
+    assert not {language.wordnet for language in OMW} & set(warning.split(" for ")[1].split(":")[0].split(", "))
+
+
+def test_unpacked_corpora_give_the_same_bytes(nltk_data: Path, tmp_path: Path) -> None:
+    packed = wordnet(nltk_data, tmp_path / "packed")
+    unpack(nltk_data)
+    unpacked = wordnet(nltk_data, tmp_path / "unpacked")
+    assert packed.manifest == unpacked.manifest
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_changed_table_is_read_again(nltk_data: Path, tmp_path: Path, packed: bool) -> None:
+    if not packed:
+        unpack(nltk_data)
+    before = lemmas(wordnet(nltk_data, tmp_path / "out"))
+    code = OMW[0].wordnet
+    known = lemmas_of(OMW[0])[0]
+    line = f"00000001-n\t{code}:lemma\tzzz new\n00000002-n\t{code}:lemma\t{known}\n"
+    if packed:
+        with zipfile.ZipFile(nltk_data / "corpora" / "omw-1.4.zip", "a") as archive:
+            archive.writestr(f"omw-1.4/more/wn-data-{code}.tab", line)
+    else:
+        (table,) = (nltk_data / "corpora" / "omw-1.4").glob(f"*/wn-data-{code}.tab")
+        table.write_text(table.read_text(encoding="utf-8") + line, encoding="utf-8")
+    name = f"part-{OMW[0].code}-omw-{code}.parquet"
+    stage = wordnet(nltk_data, tmp_path / "out")
+    assert stage.counters["read"] == stage.counters["emitted"] + stage.counters["dropped"]["repeated_lemma"]
+    assert stage.counters["emitted"] == stage.manifest["rows"]
+    assert lemmas(stage) == before | {name: sorted([*before[name], "zzz new"])}
+
+
+@pytest.mark.parametrize("name", ["wordnet", "omw-1.4"])
+def test_a_missing_corpus_is_told_with_the_command_that_fetches_it(nltk_data: Path, tmp_path: Path, name: str) -> None:
+    (nltk_data / "corpora" / f"{name}.zip").unlink()
+    with pytest.raises(JobError) as error:
+        wordnet(nltk_data, tmp_path / "out")
+    assert str(error.value) == (
+        f"{nltk_data}: neither corpora/{name}.zip nor corpora/{name}/ is there; fetch it with: python -m nltk.downloader {name}"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_that_is_none_is_told(nltk_data: Path, tmp_path: Path) -> None:
+    (nltk_data / "corpora" / "omw-1.4.zip").write_bytes(b"<html>404</html>")
+    with pytest.raises(JobError, match="omw-1.4: no zip archive"):
+        wordnet(nltk_data, tmp_path / "out")
+    write_wordnets(nltk_data / "corpora")
+    with zipfile.ZipFile(nltk_data / "corpora" / "wordnet.zip", "w") as archive:
+        archive.writestr("wordnet/data.noun", "")
+    with pytest.raises(JobError) as error:
+        wordnet(nltk_data, tmp_path / "out")
+    assert str(error.value) == (f"{nltk_data}: no WordNet: the archive lacks wordnet/data.adj, wordnet/data.adv, wordnet/data.verb")
