@@ -10,10 +10,10 @@ from functools import cache, partial
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from balancing.crawl import read_crawl
-from balancing.lid import LanguageIdentifier, load_lid, to_metadata_languages
 
 from balancing.automaton import ENGINES
+from balancing.crawl import read_crawl
+from balancing.lid import LanguageIdentifier, load_lid, to_metadata_languages
 from balancing.match import match_pairs
 from balancing.own import read_own_pairs, row_groups_of
 from balancing.pairs import PAIRS_VERSION

@@ -100,7 +100,7 @@ def listing(directory: str) -> list[str]:
     """Names directly in a directory, sorted; without temporary files. An absent directory has none."""
     fs, path = _file_system(directory)
     fs.invalidate_cache(path)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = [posixpath.basename(d["name"].rstrip("/")) for d in fs.ls(path, detail=True)]
         return sorted(n for n in names if not n.startswith(_TEMPORARY))
     return []

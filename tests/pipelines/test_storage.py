@@ -151,6 +151,7 @@ def test_listing_shows_names_without_temporaries(tree: str) -> None:
     storage.write_bytes(storage.join(tree, ".tmp-killed"), b"half")
     assert storage.listing(tree) == [".hidden.gz", "a.gz", "b.gz", "c.txt", "deep"]
     assert storage.listing(storage.join(tree, "absent")) == []
+    assert storage.listing(storage.join(tree, "a.gz", "below")) == []
 
 
 def test_walk_gives_every_file_below(tree: str) -> None:

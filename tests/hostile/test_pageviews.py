@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import JobError
+from pipelines.jobs import run_job
+from pipelines.stage import open_stage, read_parts
+from tests.hostile.conftest import account
+
+LINES = b"".join(b"en Title_%d %d 0\n" % (i, i + 1) for i in range(1_000))
+
+
+def titles(folder: Path, files: dict[str, bytes], *more: str) -> tuple[dict[str, Any], list[tuple[str, int, str, bytes]]]:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    run_job("titles", ["--input", *(str(folder / name) for name in files), "--output", str(folder / "out"), *more])
+    return account(str(folder / "out"), "titles")
+
+
+def views(folder: Path) -> dict[tuple[str, str], int]:
+    tables = read_parts(open_stage(str(folder / "out"), "titles"))
+    return {(row["lang"], row["title"]): row["views"] for table in tables for row in table.to_pylist()}
+
+
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def test_a_cut_off_file_counts_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    counters, letters = titles(tmp_path, {"a.gz": _gzip(LINES)[:-200], "b.gz": _gzip(b"en Title_0 5 0\n")})
+    found = views(tmp_path)
+    whole = len(found)
+    assert 500 < whole < 1_000
+    assert found == {("en", f"Title {i}"): i + 1 + 5 * (i == 0) for i in range(whole)}
+    assert counters == {
+        "read": whole + 2,
+        "emitted": whole + 1,
+        "dead_letters": 1,
+        "dead_letter_reasons": {"truncated": 1},
+        "files": 2,
+        "bad_files": 1,
+    }
+    ((name, place, reason, payload),) = letters
+    assert (name, place, reason) == ("a.gz", whole + 1, "truncated")
+    assert LINES.split(b"\n")[whole].startswith(payload)
+
+
+@pytest.mark.parametrize("compress", [_gzip, bz2.compress, bytes], ids=["gzip", "bzip2", "plain"])
+def test_lines_that_cannot_be_read_are_kept_one_by_one(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    lines = [
+        (b"en A 3 0", None),
+        (b"en B many 0", "views_not_a_number"),
+        (b"en Cut off 2 0", "not_four_fields"),
+        (b"en D 4", "not_four_fields"),
+        (b"en \xff 1 0", "invalid_utf8"),
+        (b"", "not_four_fields"),
+        (b"en.m A 4 0", None),
+        (b"en -1 -1 0", "views_not_a_number"),
+        (b"de \xc3\x84 1 0", None),
+    ]
+    counters, letters = titles(tmp_path, {"views": compress(b"\n".join(line for line, _ in lines) + b"\n")}, "--max-bad-records", "1")
+    bad = [("views", place, reason, line) for place, (line, reason) in enumerate(lines, start=1) if reason]
+    assert letters == bad
+    assert counters == {
+        "read": 9,
+        "emitted": 3,
+        "dead_letters": 6,
+        "dead_letter_reasons": {"invalid_utf8": 1, "not_four_fields": 3, "views_not_a_number": 2},
+        "files": 1,
+    }
+    assert views(tmp_path) == {("en", "A"): 7, ("de", "Ä"): 1}
+
+
+def test_too_many_bad_lines_fail_and_say_which(tmp_path: Path) -> None:
+    with pytest.raises(JobError) as error:
+        titles(tmp_path, {"a": LINES + b"en many many 0\n" * 11})
+    assert str(error.value) == (
+        "11 of 1011 records could not be used (views_not_a_number 11), more than --max-bad-records 1.000% allows; "
+        f"see {tmp_path}/out/blocks/dead_letters. What was done is kept: run the same command with a higher --max-bad-records to accept it"
+    )
+
+
+def test_an_empty_file_has_no_views(tmp_path: Path) -> None:
+    counters, letters = titles(tmp_path, {"empty": b"", "empty.gz": _gzip(b"")})
+    assert (counters, letters, views(tmp_path)) == ({"files": 2}, [], {})
+
+
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    counters, letters = titles(tmp_path, {"long.gz": _gzip(b"x" * 3_000_000 + b"\n" + LINES)}, "--max-bad-records", "1")
+    assert counters["emitted"] == 1_000
+    assert {reason for _, _, reason, _ in letters} <= {"line_too_long", "not_four_fields"}
+    assert all(len(payload) <= 4_096 for *_, payload in letters)
