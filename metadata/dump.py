@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from xml.parsers import expat
 
+from metadata.compressed import DamageError, decompressed
 from metadata.languages import language_of_pageview_code
 from metadata.tally import Tally
 
 #: A page whose title or text is longer, in characters, is a dead letter; no more of it than this is ever held.
 MAX_PAGE_CHARACTERS = 1 << 24
 
-_RAW_BYTES = 1 << 16
-_CHUNK_BYTES = 1 << 20
 _SITE_BYTES = 1 << 20
-_XZ_MEMORY = 1 << 28
 # Bounds on what expat keeps for itself: one token, the open elements, the names it has seen.
 _MAX_TOKEN_BYTES = 1 << 24
 _MAX_DEPTH = 64
@@ -30,15 +25,6 @@ _MAX_NAMES = 10_000
 
 class DumpError(ValueError):
     """The file is not a Wikipedia dump."""
-
-
-class _DamageError(Exception):
-    """The dump cannot be read any further."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,79 +36,8 @@ class Page:
     page_id: int
 
 
-class _Decompressor(Protocol):
-    """One compressed stream, as ``bz2`` and ``lzma`` offer it."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _GzipDecompressor:
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=31)
-        self.needs_input = True
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self.needs_input = len(out) < max_length
-        return out
-
-
-_CODECS: tuple[tuple[bytes, Callable[[], _Decompressor]], ...] = (
-    (b"BZh", bz2.BZ2Decompressor),
-    (b"\x1f\x8b", _GzipDecompressor),
-    (b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)),
-)
-
-
-def _decompressed(dump: BinaryIO) -> Iterator[bytes]:
-    """Chunks of at most 1 MiB, whatever the ratio of compression; streams that follow one another are one."""
-    data = dump.read(_RAW_BYTES)
-    new_decoder = next((new for magic, new in _CODECS if data.startswith(magic)), None)
-    if new_decoder is None:
-        while data:
-            yield data
-            data = dump.read(_CHUNK_BYTES)
-        return
-    decoder = new_decoder()
-    while True:
-        try:
-            out = decoder.decompress(data, _CHUNK_BYTES)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise _DamageError("invalid_compression", str(error)) from error
-        if out:
-            yield out
-        data = b""
-        if decoder.eof:
-            # Zeros between streams are padding, as gzip and xz allow it.
-            data = decoder.unused_data.lstrip(b"\0")
-            while not data:
-                raw = dump.read(_RAW_BYTES)
-                if not raw:
-                    return
-                data = raw.lstrip(b"\0")
-            decoder = new_decoder()
-        elif decoder.needs_input:
-            data = dump.read(_RAW_BYTES)
-            if not data:
-                raise _DamageError("truncated", "the compressed stream ends early")
-
-
 def _refuse_doctype(*_: object) -> None:
-    raise _DamageError("xml_entities", "a dump holds no document type and no entity declarations")
+    raise DamageError("xml_entities", "a dump holds no document type and no entity declarations")
 
 
 class _Reader:
@@ -157,9 +72,9 @@ class _Reader:
     def _start(self, name: str, _attributes: dict[str, str]) -> None:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            raise _DamageError("invalid_xml", f"elements nested more than {_MAX_DEPTH} deep")
+            raise DamageError("invalid_xml", f"elements nested more than {_MAX_DEPTH} deep")
         if self.depth == 1 and name != "mediawiki":
-            raise _DamageError("invalid_xml", f"the root element is <{name[:100]}>, not <mediawiki>")
+            raise DamageError("invalid_xml", f"the root element is <{name[:100]}>, not <mediawiki>")
         self.opened(name)
 
     def _characters(self, data: str) -> None:
@@ -181,17 +96,17 @@ class _Reader:
         """Read on.
 
         Raises:
-            _DamageError: this is not the XML of a dump.
+            DamageError: this is not the XML of a dump.
         """
         try:
             self.parser.Parse(data)
         except expat.ExpatError as error:
-            raise _DamageError("invalid_xml", str(error)) from error
+            raise DamageError("invalid_xml", str(error)) from error
         self._fed += len(data)
         if self._fed - self.parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
-            raise _DamageError("invalid_xml", f"a tag or comment longer than {_MAX_TOKEN_BYTES} bytes")
+            raise DamageError("invalid_xml", f"a tag or comment longer than {_MAX_TOKEN_BYTES} bytes")
         if len(self.parser.intern) > _MAX_NAMES:
-            raise _DamageError("invalid_xml", f"more than {_MAX_NAMES} names of elements and attributes")
+            raise DamageError("invalid_xml", f"more than {_MAX_NAMES} names of elements and attributes")
 
 
 class _SiteReader(_Reader):
@@ -220,12 +135,12 @@ def read_site(dump: BinaryIO) -> str:
     seen = 0
     problem = "no <siteinfo> with a <dbname> or a <base> address of a Wikipedia"
     try:
-        for chunk in _decompressed(dump):
+        for chunk in decompressed(dump):
             reader.feed(chunk)
             seen += len(chunk)
             if reader.done or seen > _SITE_BYTES:
                 break
-    except _DamageError as damage:
+    except DamageError as damage:
         problem = str(damage)
     dbname = reader.fields.get("dbname", "")
     if not dbname:
@@ -300,16 +215,16 @@ class _PageReader(_Reader):
         """The dump has ended.
 
         Raises:
-            _DamageError: it ended too early.
+            DamageError: it ended too early.
         """
         if self._head is not None:
             if not self._head:
-                raise _DamageError("empty", "no content")
+                raise DamageError("empty", "no content")
             super().feed(self._begin(self._head))
         try:
             self.parser.Parse(b"</mediawiki>" if self.depth == 1 and not self._whole else b"", True)
         except expat.ExpatError as error:
-            raise _DamageError("truncated", str(error)) from error
+            raise DamageError("truncated", str(error)) from error
 
     def opened(self, name: str) -> None:
         if not self._in_page:
@@ -376,11 +291,11 @@ def read_pages(dump: BinaryIO, *, tally: Tally, whole: bool = True) -> Iterator[
     """
     reader = _PageReader(tally, whole=whole)
     try:
-        for chunk in _decompressed(dump):
+        for chunk in decompressed(dump):
             reader.feed(chunk)
             yield from reader.take()
         reader.finish()
-    except _DamageError as damage:
+    except DamageError as damage:
         yield from reader.take()
         tally.damaged(damage.reason, place=reader.place, detail=damage.detail)
         return

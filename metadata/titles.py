@@ -9,12 +9,11 @@ hexadecimal digits are an encoded byte in both.
 from __future__ import annotations
 
 import zlib
-from bz2 import BZ2Decompressor
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 from hashlib import blake2b
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metadata.compressed import DamageError, decompressed
 from metadata.languages import all_languages, language_of_pageview_code
 from metadata.tally import Tally
 
@@ -201,54 +201,14 @@ def _wiki_of_domain(domain: bytes) -> int:
     return _OTHER_PROJECT if "." in name else _UNKNOWN_DOMAIN
 
 
-class _Broken(ValueError):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-def _decompressed(raw: BinaryIO) -> Iterator[bytes]:
-    """The content of a file in pieces.
-
-    Raises:
-        _Broken: the compressed data end early or are corrupt. Errors of reading ``raw`` are not caught: they say nothing of the file.
-    """
-    data = raw.read(_FEED_BYTES)
-    new: Callable[[], Any]
-    if data.startswith(b"\x1f\x8b"):
-        new = partial(zlib.decompressobj, 16 + zlib.MAX_WBITS)
-    elif data.startswith(b"BZh"):
-        new = BZ2Decompressor
-    else:
-        while data:
-            yield data
-            data = raw.read(_BLOCK_BYTES)
-        return
-    decompressor = new()
-    while data:
-        try:
-            piece = decompressor.decompress(data)
-        except (zlib.error, OSError) as error:
-            raise _Broken("corrupt_compression", str(error)) from error
-        yield piece
-        data = decompressor.unused_data.lstrip(b"\0") if decompressor.eof else b""
-        while not data and (more := raw.read(_FEED_BYTES)):
-            # Only between streams are zeros padding.
-            data = more.lstrip(b"\0") if decompressor.eof else more
-        if data and decompressor.eof:
-            decompressor = new()
-    if not decompressor.eof:
-        raise _Broken("truncated", "the compressed data end before their end mark")
-
-
 def _blocks_of_lines(raw: BinaryIO, tally: Tally) -> Iterator[tuple[int, bytes]]:
     """(number of the first line, whole lines each with its newline). Of a line longer than ``_LINE_BYTES`` only a beginning may be left."""
     first = 1
     pieces: list[bytes] = []
     size = 0
-    broken: _Broken | None = None
+    broken: DamageError | None = None
     try:
-        for piece in _decompressed(raw):
+        for piece in decompressed(raw, feed=_FEED_BYTES):
             pieces.append(piece)
             size += len(piece)
             if size < _BLOCK_BYTES:
@@ -261,7 +221,7 @@ def _blocks_of_lines(raw: BinaryIO, tally: Tally) -> Iterator[tuple[int, bytes]]
             # One byte more than a line may have tells that it is too long.
             pieces = [data[cut : cut + _LINE_BYTES + 1]]
             size = len(pieces[0])
-    except _Broken as error:
+    except DamageError as error:
         broken = error
     data = b"".join(pieces)
     cut = data.rfind(b"\n") + 1

@@ -11,22 +11,12 @@ from dataclasses import dataclass
 import pytest
 
 from pipelines.jobs import run_job
+from pipelines.run import OUTPUTS
 from tests.world.generate import World, generate
 from tests.world.server import serve
 
 #: Jobs of the chain up to the images, in order, with where their output goes.
-PLACES = {
-    "ngrams": "ngrams",
-    "titles": "titles",
-    "wordnet": "wordnet",
-    "entries": "entries",
-    "match": "matched",
-    "dedup": "siblings",
-    "count": "counts",
-    "thresholds": "thresholds.json",
-    "balance": "curated",
-    "images": "images",
-}
+PLACES = {job: place for job, place in OUTPUTS.items() if job != "train"}
 
 
 def arguments(job: str, world: World, work: pathlib.Path) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metadata import compressed
 from metadata import titles as titles_module
 from metadata.tally import Tally
 from metadata.titles import RANGES, VIEWS_SCHEMA, count_views, merge_views, select_titles, title_range
@@ -185,11 +186,11 @@ def test_corrupt_data_end_a_file() -> None:
     data = gzip.compress(_LINES, mtime=0)
     views, tally = _count(data + b"no gzip")
     assert views == _EXPECTED
-    assert (tally.read, dict(tally.dead), tally.bad_file) == (1_001, {"corrupt_compression": 1}, "corrupt_compression")
+    assert (tally.read, dict(tally.dead), tally.bad_file) == (1_001, {"invalid_compression": 1}, "invalid_compression")
     assert tally.letters[0].place == 1_001
 
     tally = _count(bz2.compress(_LINES)[:20] + b"x" * 200)[1]
-    assert (tally.read, tally.emitted, tally.bad_file) == (1, 0, "corrupt_compression")
+    assert (tally.read, tally.emitted, tally.bad_file) == (1, 0, "invalid_compression")
 
 
 def test_an_error_of_reading_is_not_taken_for_a_damaged_file() -> None:
@@ -235,6 +236,8 @@ def test_memory_is_bounded_by_more_tables() -> None:
 
 def test_many_small_blocks_give_tables_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(titles_module, "_BLOCK_BYTES", 500)
+    monkeypatch.setattr(titles_module, "_FEED_BYTES", 500)
+    monkeypatch.setattr(compressed, "_CHUNK_BYTES", 500)
     blocks = list(count_views(io.BytesIO(_LINES), tally=Tally(), max_bytes=4_000))
     assert len(blocks) == 5
     assert max(block.num_rows for block in blocks) < 250

@@ -104,7 +104,7 @@ def test_a_changed_list_is_refused_in_the_same_directory(tmp_path: Path) -> None
     path = write_list(tmp_path / "m.json", ["a"])
     ready_made(tmp_path / "out", f"en={path}")
     write_list(path, ["b"])
-    with pytest.raises(JobError, match="was made with other settings .*: lists was .* and is "):
+    with pytest.raises(JobError, match=r"was made with other settings .*: lists was .* and is "):
         ready_made(tmp_path / "out", f"en={path}")
 
 

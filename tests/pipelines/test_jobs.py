@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from balancing.counts import COUNTS_SCHEMA
@@ -14,6 +15,7 @@ from pipelines.errors import JobError
 from pipelines.jobs import JOBS, read_command, run_job, summary
 from pipelines.stage import Limits, Stage, Unit
 from pipelines.thresholds import read_thresholds
+from tests.pipelines.conftest import contents
 
 
 def write_stage(url: str, *, kind: str = "dedup", limits: Limits | None = None, finish: bool = True) -> Stage:
@@ -164,3 +166,37 @@ def test_a_file_that_is_no_thresholds_is_told(tmp_path: Path, body: bytes, said:
         read_thresholds(str(path))
     assert str(error.value).startswith(str(path))
     assert said in str(error.value)
+
+
+# -- anywhere ------------------------------------------------------------------------------------------------------------------------
+
+
+def run_small_chain(root: str) -> dict[str, bytes]:
+    """Own pairs from match to balance; the bytes of everything that was made, but for the units, which say where the inputs lay."""
+    storage.write_bytes(f"{root}/en.json", b'["red star", "house", "tree"]')
+    sentences = ["A red star over the house", "The house in the evening and a tree", "There is a tree in front of the house"]
+    pairs = pa.table({"url": [f"http://a.example/{i % 4}" for i in range(9)], "text": [sentences[i % 3] for i in range(9)]})
+    with storage.writing(f"{root}/own.parquet") as path:
+        pq.write_table(pairs, path)
+    run_job("entries", ["--metadata-json", f"en={root}/en.json", "--output", f"{root}/W/entries"])
+    run_job(
+        "match",
+        ["--input", f"{root}/own.parquet", "--format", "parquet", "--entries", f"{root}/W/entries", "--output", f"{root}/W/matched"],
+    )
+    matched = ["--matched", f"{root}/W/matched"]
+    run_job("dedup", [*matched, "--output", f"{root}/W/siblings"])
+    run_job("count", [*matched, "--siblings", f"{root}/W/siblings", "--entries", f"{root}/W/entries", "--output", f"{root}/W/counts"])
+    run_job("thresholds", ["--counts", f"{root}/W/counts", "--t", "inf", "--output", f"{root}/W/thresholds.json"])
+    thresholds = ["--thresholds", f"{root}/W/thresholds.json"]
+    run_job("balance", [*matched, "--siblings", f"{root}/W/siblings", *thresholds, "--output", f"{root}/W/curated"])
+    return {name: data for name, data in contents(f"{root}/W").items() if not name.endswith("units.parquet")}
+
+
+def test_the_chain_gives_the_same_bytes_on_disk_and_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLDCLIP_CACHE", str(tmp_path / "cache"))
+    local, remote = run_small_chain(str(tmp_path / "local")), run_small_chain("memory://chain")
+    assert remote == local
+    assert len([name for name in local if name.endswith("_SUCCESS")]) == 5
+    # Every image keeps one of its texts where nothing is balanced away.
+    assert json.loads(local["curated/manifest.json"])["rows"] == 4
+    assert [path.name.startswith("en-") for path in (tmp_path / "cache").iterdir()] == [True]
