@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,8 @@ def warc(material: Material) -> Iterator[Row]:
 def _each(
     paths: Sequence[Path], read: Callable[[Path], Iterator[pa.Table]], finish: Callable[[Iterator[pa.Table]], pa.Table]
 ) -> list[pa.Table]:
-    return [finish(read(path)) for path in paths]
+    # A file without pages gives no table.
+    return [finish(chain([PAIR_SCHEMA.empty_table()], read(path))) for path in paths]
 
 
 def _urls_and_texts(tables: Sequence[pa.Table]) -> set[tuple[str, str]]:

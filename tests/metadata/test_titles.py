@@ -239,7 +239,7 @@ def test_many_small_blocks_give_tables_of_bounded_size(monkeypatch: pytest.Monke
     monkeypatch.setattr(titles_module, "_FEED_BYTES", 500)
     monkeypatch.setattr(compressed, "_CHUNK_BYTES", 500)
     blocks = list(count_views(io.BytesIO(_LINES), tally=Tally(), max_bytes=4_000))
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert max(block.num_rows for block in blocks) < 250
     assert _views(blocks) == _EXPECTED
 
