@@ -94,6 +94,16 @@ def test_writing_puts_the_whole_file_or_nothing(place: str) -> None:
     assert [storage.relative(u, place) for u in storage.walk(place)] == ["deep/file"]
 
 
+def test_who_reads_a_file_while_it_is_written_anew_reads_the_old_one_whole(tmp_path: Path) -> None:
+    url = str(tmp_path / "x")
+    storage.write_bytes(url, b"old" * 100_000)
+    with storage.open_read(url) as reader:
+        start = reader.read(3)
+        storage.write_bytes(url, b"new")
+        assert start + reader.read() == b"old" * 100_000
+    assert storage.read_bytes(url) == b"new"
+
+
 def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
