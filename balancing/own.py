@@ -86,8 +86,8 @@ def read_own_pairs(file: BinaryIO, row_groups: Sequence[int], *, tally: Tally) -
     """The pairs of some row groups of a Parquet file, as PAIR_SCHEMA tables.
 
     Image ids of one's own are taken verbatim; where there are none they are made from the URL. Rows without a URL (and without an id) or
-    text, and texts over MAX_TEXT, are dropped; a row that is no UTF-8 is a dead letter, its place the row within ``row_groups``. Where the data are damaged, what
-    comes before still counts. Memory: one batch of 65,536 rows beside what Arrow holds of a row group.
+    text, and texts over MAX_TEXT, are dropped; a row that is no UTF-8 is a dead letter, its place the row within ``row_groups``. Where
+    the data are damaged, what comes before still counts. Memory: one batch of 65,536 rows beside what Arrow holds of a row group.
     """
     parquet = pq.ParquetFile(file)
     names = _columns(parquet)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from metadata.ngrams import NGRAM_SCHEMA, select_bigrams, select_unigrams
 from metadata.recipes import Recipe
+from metadata.tally import Tally
 from metadata.text import PUNCTUATION, RuleSet, can_match
 from metadata.titles import VIEWS_SCHEMA, select_titles
 
@@ -167,8 +168,10 @@ def entries_to_json(table: pa.Table) -> bytes:
     return json.dumps(table["entry"].to_pylist(), ensure_ascii=False).encode()
 
 
-def entries_from_json(data: bytes) -> pa.Table:
-    """A whole list as others write it, verbatim and in its order, as ``ENTRIES_SCHEMA`` with source ``extra``; repeated entries only once.
+def entries_from_json(data: bytes, *, tally: Tally) -> pa.Table:
+    """A whole list as others write it, verbatim and in its order, as ``ENTRIES_SCHEMA`` with source ``extra``.
+
+    An entry that is there already is dropped as ``repeated_entry``.
 
     Raises:
         ValueError: not a JSON list of strings, an empty list, or an item that is blank or no Unicode text; the message says where.
@@ -191,6 +194,9 @@ def entries_from_json(data: bytes) -> pa.Table:
     except UnicodeEncodeError as error:
         place = next(place for place, item in enumerate(items) if not _is_text(item))
         raise ValueError(f"item {place} of the entries holds half a surrogate pair: {items[place][:80]!r}") from error
+    tally.read += len(items)
+    tally.emitted += len(entries)
+    tally.drop("repeated_entry", len(items) - len(entries))
     return _table(entries, np.full(len(entries), SOURCES.index("extra"), np.int8), pa.nulls(len(entries), pa.float64()))
 
 

@@ -25,9 +25,11 @@ from metadata.entries import (
     select_entries,
 )
 from metadata.languages import check_metadata_code, members, metadata_codes, metadata_language
+from metadata.ngrams import NGRAM_SCHEMA
 from metadata.recipes import RECIPES, Recipe, recipe
 from metadata.tally import Tally
 from metadata.text import RULE_SETS, TEXT_VERSION, rule_set
+from metadata.wordnet import LEMMA_SCHEMA
 from pipelines import storage
 from pipelines.automata import CHECKSUM, NEVER, RULES, automaton_url
 from pipelines.errors import JobError
@@ -86,20 +88,24 @@ class Sources:
         }
 
 
-def _parts(stage: FinishedStage | None, prefix: str) -> list[pa.Table]:
-    return [read_part(stage.part_url(p["name"])) for p in stage.parts if p["name"].startswith(f"part-{prefix}")] if stage else []
+def _parts(stage: FinishedStage | None, prefix: str, schema: pa.Schema) -> list[pa.Table]:
+    return (
+        [read_part(stage.part_url(p["name"]), columns=schema.names) for p in stage.parts if p["name"].startswith(f"part-{prefix}")]
+        if stage
+        else []
+    )
 
 
 def candidates_of(wiki: str, sources: Sources, chosen: Recipe) -> Candidates:
     """Everything that the stages found for one Wikipedia."""
-    unigrams, bigrams = (_parts(sources.ngrams, f"{wiki}-{group}-") for group in (UNIGRAMS, BIGRAMS))
+    unigrams, bigrams = (_parts(sources.ngrams, f"{wiki}-{group}-", NGRAM_SCHEMA) for group in (UNIGRAMS, BIGRAMS))
     titles = sources.titles
     found = [read_part(titles.part_url(p["name"]), filters=[("lang", "==", wiki)]) for p in titles.parts] if titles else []
     lemmas: list[pa.Table] = []
     if wiki == "en":
-        lemmas = _parts(sources.wordnet, f"en-{chosen.english_wordnet}")
+        lemmas = _parts(sources.wordnet, f"en-{chosen.english_wordnet}", LEMMA_SCHEMA)
     elif chosen.multilingual_wordnet:
-        lemmas = _parts(sources.wordnet, f"{wiki}-{TABLE}-")
+        lemmas = _parts(sources.wordnet, f"{wiki}-{TABLE}-", LEMMA_SCHEMA)
     given: dict[str, pa.Table | list[str] | int] = {"wordnet": [x for table in lemmas for x in table["lemma"].to_pylist()]}
     if unigrams:
         given |= {"unigrams": pa.concat_tables(unigrams), "bigrams": pa.concat_tables(bigrams)}
@@ -177,13 +183,14 @@ def plan(config: EntriesConfig) -> tuple[Stage, list[Unit]]:
 
 def make_entries(unit: Unit, *, stage: Stage, config: EntriesConfig) -> None:
     """Make the list of one language and its automaton, which is written first: the part commits both."""
-    rules = rule_set(stage.parameters["rules"])
+    rules, tally = rule_set(stage.parameters["rules"]), Tally()
     try:
         if unit.url:
-            table = entries_from_json(storage.read_bytes(unit.url))
+            table = entries_from_json(storage.read_bytes(unit.url), tally=tally)
         else:
             sources = open_sources(config)
             table = entries_of(unit.path, sources, recipe(config.recipe), sources.wikis())
+            tally.read = tally.emitted = len(table)
         checksum = entries_checksum(table)
         automaton = build_automaton(table["entry"].to_pylist(), rules, entries_checksum=checksum)
     except ValueError as error:
@@ -192,7 +199,7 @@ def make_entries(unit: Unit, *, stage: Stage, config: EntriesConfig) -> None:
     if config.json:
         storage.write_bytes(stage.at(f"{unit.path}.json"), entries_to_json(table))
     about = {CHECKSUM: checksum, RULES: rules.name, NEVER: str(never_matching(table, rules))}
-    stage.write_part(unit, table.replace_schema_metadata(about), Tally(read=len(table), emitted=len(table)))
+    stage.write_part(unit, table.replace_schema_metadata(about), tally)
 
 
 def build(pipeline: beam.Pipeline, stage: Stage, config: EntriesConfig) -> None:

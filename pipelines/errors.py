@@ -22,6 +22,6 @@ def message_of(error: BaseException) -> str | None:
     while seen is not None:
         if isinstance(seen, JobError):
             return str(seen).split(" [while running")[0]
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__
     found = _IN_WORKER.findall(str(error))
     return found[-1].strip() if found else None

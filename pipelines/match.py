@@ -56,7 +56,12 @@ class MatchConfig(JobConfig):
 def identifier(model: str | None) -> LanguageIdentifier:
     """The language identifier of this process."""
     try:
-        return load_lid(None if model is None else str(storage.cached_copy(model, f"lid-{unit_name(model)}")))
+        if model is None:
+            return load_lid()
+        if not storage.exists(model):
+            raise JobError(f"--lid-model {model}: no such file")
+        (file,) = storage.expand((model,))
+        return load_lid(str(storage.cached_copy(model, f"lid-{unit_name(model + file.etag)}")))
     except (OSError, ValueError) as error:
         raise JobError(f"--lid-model {model}: {error}") from error
 

@@ -83,7 +83,11 @@ def count_dump(unit: Unit, *, stage: Stage) -> None:
 def blocks_of_dump(file: storage.BinaryIO, wiki: str, *, tally: Tally) -> Iterator[pa.Table]:
     """The counts of one open dump of that Wikipedia."""
     if not wiki:
-        tally.damaged("unknown_wiki", place=0, detail="no <dbname> or <base> of a Wikipedia that the language table knows")
+        try:
+            detail = f"{read_site(file)} is no Wikipedia that the language table knows"
+        except DumpError as error:
+            detail = str(error)
+        tally.damaged("unknown_wiki", place=0, detail=detail)
         return
     written = language(wiki)
     texts = (plain_text(page.text) for page in read_pages(file, tally=tally))
@@ -112,22 +116,29 @@ def merged_run(unit: Unit, blocks: Stage) -> pa.Table:
     return merge_blocks(read_part(blocks.part_url(u), filters=here) for u in dumps)
 
 
+def write_ngrams(stage: Stage, unit: Unit, table: pa.Table) -> None:
+    """Write a part; its rows say of which language and which n they are."""
+    lang = pa.DictionaryArray.from_arrays(pa.array([0] * len(table), pa.int8()), pa.array([unit.path]))
+    n = pa.array([1 if unit.group == UNIGRAMS else 2] * len(table), pa.int8())
+    stage.write_part(unit, table.add_column(0, "n", n).add_column(0, "lang", lang), Tally())
+
+
 def merge_unigrams(unit: Unit, *, stage: Stage, blocks: Stage) -> None:
     table = merged_run(unit, blocks)
-    stage.write_part(unit, pa.table([table["gram"], table["count"], pa.nulls(len(table), pa.float64())], schema=NGRAM_SCHEMA), Tally())
+    write_ngrams(stage, unit, pa.table([table["gram"], table["count"], pa.nulls(len(table), pa.float64())], schema=NGRAM_SCHEMA))
 
 
 @cache
 def unigrams_of(urls: tuple[str, ...], etag: str) -> pa.Table:
     """The unigrams of a language from all its parts, held by the process; ``etag`` changes with the dumps."""
-    return pa.concat_tables(map(read_part, urls))
+    return pa.concat_tables(read_part(url, columns=NGRAM_SCHEMA.names) for url in urls)
 
 
 def merge_bigrams(unit: Unit, *, stage: Stage, blocks: Stage, min_count: int | None) -> None:
     unigrams = unigrams_of(tuple(stage.part_url(u) for u in stage.units() if u.group == UNIGRAMS and u.path == unit.path), unit.etag)
     least = min_count or min_bigram_count(pc.sum(unigrams["count"]).as_py() or 0)
     table = with_ratio(merged_run(unit, blocks), unigrams, spaced=language(unit.path).spaced, min_count=least)
-    stage.write_part(unit, table, Tally())
+    write_ngrams(stage, unit, table)
 
 
 def build(pipeline: beam.Pipeline, blocks: Stage, stage: Stage, config: NgramsConfig) -> None:

@@ -16,8 +16,7 @@ import balancing.crawl
 import balancing.payload
 import balancing.warc
 from balancing.crawl import read_crawl
-from balancing.pairs import MAX_TEXT
-from balancing.pairs import PAIR_SCHEMA, image_id_of_url
+from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from balancing.urls import MAX_URL
 from metadata.tally import Tally
 

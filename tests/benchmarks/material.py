@@ -236,12 +236,14 @@ class Material:
     def pageviews(self) -> tuple[Path, int]:
         """An hour of page views in the published format, and its size in bytes once decompressed."""
         rng, n = self.rng(6), self.size.view_lines
-        titles = [entry.replace(" ", "_") for entry in self.english if ":" not in entry and "%" not in entry]
+        titles = sorted(entry.replace(" ", "_") for entry in self.english if ":" not in entry and "%" not in entry)
         domains = ("commons.m", "de", "de.m", "en", "en.b", "en.m", "fr", "fr.m", "ja", "ja.m", "meta.m", "ru", "ru.m")
         lines = [
             f"{domain} {titles[i]} {views} 0\n"
             for domain in domains
-            for i, views in zip(rng.integers(len(titles), size=n // 13).tolist(), rng.geometric(0.3, size=n // 13).tolist(), strict=True)
+            for i, views in zip(
+                np.sort(rng.integers(len(titles), size=n // 13)).tolist(), rng.geometric(0.3, size=n // 13).tolist(), strict=True
+            )
         ]
         data = "".join(lines).encode()
         path = self.folder / "pageviews.gz"

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from balancing.counts import COUNTS_SCHEMA
 from balancing.pairs import MATCHED_SCHEMA
-from balancing.siblings import siblings_table, verdicts_by_part
+from balancing.siblings import RECORD, siblings_table, verdicts_by_part
 from metadata.tally import Tally
 from pipelines.dedup import records_of_part
 from pipelines.stage import Stage, Unit
@@ -72,7 +72,7 @@ class Pool:
         urls = [f"https://images.example/{i}/a-picture-of-it.jpg" for i in numbers]
         texts = [f"A caption of picture {i} in so many words as captions have" for i in numbers]
         columns = [
-            [f"{i:024x}" for i in numbers],
+            [f"{key:016x}{i:08x}" for key, i in zip(image_key.tolist(), numbers, strict=True)],
             urls,
             ["https://www.example/a/page.html"] * n,
             texts,
@@ -111,8 +111,6 @@ class Pool:
 
 
 def as_records(data: bytes) -> np.ndarray:
-    from balancing.siblings import RECORD
-
     return np.frombuffer(data, dtype=RECORD)
 
 

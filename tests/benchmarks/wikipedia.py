@@ -81,9 +81,15 @@ def ngrams(material: Material) -> Iterator[Row]:
     )
 
 
-def fast_pageviews(path: Path) -> pa.Table:
+def fast_pageviews(path: Path) -> list[pa.Table]:
     with path.open("rb") as file:
-        return merge_views(count_views(file, tally=Tally()))
+        return list(count_views(file, tally=Tally()))
+
+
+def as_views(blocks: list[pa.Table]) -> dict[tuple[str, str], int]:
+    table = merge_views(blocks)
+    lang, title, views = (table[name].to_pylist() for name in ("lang", "title", "views"))
+    return dict(zip(zip(lang, title, strict=True), views, strict=True))
 
 
 def naive_pageviews(path: Path) -> Counter[tuple[str, str]]:
@@ -108,9 +114,7 @@ def pageviews(material: Material) -> Iterator[Row]:
         amount=size / 1e6,
         fast=lambda: fast_pageviews(path),
         naive=lambda: naive_pageviews(path),
-        fast_result=lambda t: {
-            (a, b): n for a, b, n in zip(t["lang"].to_pylist(), t["title"].to_pylist(), t["views"].to_pylist(), strict=True)
-        },
+        fast_result=as_views,
         naive_result=dict,
         input=f"{size / 1e6:.0f} MB of page views, decompressed; naive: a loop over lines",
         command="pageviews",
