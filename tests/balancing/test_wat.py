@@ -83,5 +83,5 @@ def test_fields() -> None:
     [b"", b"{", b'{"Envelope": }', b"\xff\xfe", b'{"a":' * 100_000, b'{"Envelope":{"WARC-Header-Metadata":{"WARC-Target-URI":"x"}}} tail'],
 )
 def test_broken_json(block: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         images_of_wat(block)

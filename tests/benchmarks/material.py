@@ -238,13 +238,10 @@ class Material:
         rng, n = self.rng(6), self.size.view_lines
         titles = sorted(entry.replace(" ", "_") for entry in self.english if ":" not in entry and "%" not in entry)
         domains = ("commons.m", "de", "de.m", "en", "en.b", "en.m", "fr", "fr.m", "ja", "ja.m", "meta.m", "ru", "ru.m")
-        lines = [
-            f"{domain} {titles[i]} {views} 0\n"
-            for domain in domains
-            for i, views in zip(
-                np.sort(rng.integers(len(titles), size=n // 13)).tolist(), rng.geometric(0.3, size=n // 13).tolist(), strict=True
-            )
-        ]
+        lines: list[str] = []
+        for domain in domains:
+            chosen, views = np.sort(rng.integers(len(titles), size=n // len(domains))), rng.geometric(0.3, size=n // len(domains))
+            lines += [f"{domain} {titles[i]} {v} 0\n" for i, v in zip(chosen.tolist(), views.tolist(), strict=True)]
         data = "".join(lines).encode()
         path = self.folder / "pageviews.gz"
         path.write_bytes(gzip.compress(data, 6, mtime=0))

@@ -13,7 +13,7 @@ from tests.world.demo import print_summary, run_demo
 
 
 def test_demo_runs_to_two_models_and_a_report(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    summary = run_demo(tmp_path, pages=12, images=200, steps=6)
+    summary = run_demo(tmp_path, pages=30, images=200, steps=60)
     print_summary(json.loads(json.dumps(summary)))
     kept = summary["pairs"]["kept"]
     assert 0 < kept["balanced"] < kept["unbalanced"] <= summary["pairs"]["unique"] <= summary["pairs"]["matched"]
