@@ -89,7 +89,9 @@ def expand(patterns: tuple[str, ...]) -> list[FileInfo]:
             details = fs.ls(path, detail=True)
         else:
             details = [fs.info(path)] if fs.exists(path) else []
-        files = [_info(fs, d) for d in details if d["type"] == "file" and not posixpath.basename(d["name"]).startswith(".")]
+        shown = [d for d in details if not posixpath.basename(d["name"]).startswith(".")]
+        # fsspec calls a symbolic link "other", whatever it leads to.
+        files = [_info(fs, d) for d in shown if d["type"] == "file" or (d["type"] == "other" and fs.isfile(d["name"]))]
         if not files:
             raise JobError(f"--input {pattern}: no such file (globs are read by worldclip itself when they are quoted)")
         found.update((f.url, f) for f in files)

@@ -58,7 +58,7 @@ def balance_job(material: Material) -> Iterator[Row]:
     """Parquet → Parquet: read matched and siblings, decide, write what is kept, with its URL and text."""
     pool = Pool(material)
     some = max(1, pool.rows // 5)
-    unit = pool.units[0]
+    unit = pool.unit
 
     def fast() -> pa.Table:
         stage = pool.balance_stage(material.output())
@@ -98,7 +98,7 @@ def balance_job(material: Material) -> Iterator[Row]:
 def dedup(material: Material) -> Iterator[Row]:
     """The map: a matched part → records by range of images. The reduce: records → verdicts. And both, one after the other."""
     pool = Pool(material)
-    unit, about = pool.units[0], "naive: loops and dictionaries"
+    unit, about = pool.unit, "naive: loops and dictionaries"
     yield compare(
         "dedup_map",
         "records/s",

@@ -30,7 +30,7 @@ _MASK = 2**64 - 1
 
 
 class Pool:
-    """Two matched parts that share some pairs, and the siblings of the first: a third of the images have several texts."""
+    """Two matched parts that share a quarter of their pairs, and the second with its siblings. Most images have one or two texts."""
 
     def __init__(self, material: Material) -> None:
         self.folder = Path(material.output())
@@ -42,14 +42,17 @@ class Pool:
         units = [Unit(name=f"{i}", path=f"part-{i}.parquet", url=self.stage.at(f"part-{i}.parquet"), index=i) for i in range(2)]
         self.stage.begin(units)
         self.units = sorted(units, key=lambda unit: unit.index)
-        # Few keys, so that the parts share some pairs.
-        pair_keys = rng.integers(2**63, size=self.rows, dtype=np.uint64)
+        pair_keys = rng.integers(2**63, size=2 * self.rows, dtype=np.uint64)
         for unit in self.units:
-            self.stage.write_part(unit, self._matched(rng, images, pair_keys), Tally(read=self.rows, emitted=self.rows))
-        self.matched = pq.read_table(self.units[0].url)
+            self.stage.write_part(
+                unit, self._matched(rng, images, pair_keys, unit.index * (self.rows * 3 // 4)), Tally(read=self.rows, emitted=self.rows)
+            )
+        # The first part wins every shared pair, so the second is the one with duplicates.
+        self.unit = self.units[1]
+        self.matched = pq.read_table(self.unit.url)
         self.records = np.concatenate([self._records(unit) for unit in self.units])
         answers = [verdicts_by_part(self.records)]
-        self.siblings = siblings_table(self.rows, [a[0] for a in answers if 0 in a], LANGUAGES)
+        self.siblings = siblings_table(self.rows, [a[self.unit.index] for a in answers], LANGUAGES)
         self._write_siblings()
         self.counts = {lang: self._counts(lang) for lang in LANGUAGES}
         (self.folder / "counts").mkdir()
@@ -58,13 +61,12 @@ class Pool:
             pq.write_table(table, self.folder / "counts" / f"{lang}.parquet")
         self.probability = {lang: np.where(c < _T, 1.0, _T / np.maximum(c, 1)) for lang, c in self.counts.items()}
 
-    def _matched(self, rng: np.random.Generator, images: np.ndarray, pair_keys: np.ndarray) -> pa.Table:
+    def _matched(self, rng: np.random.Generator, images: np.ndarray, pair_keys: np.ndarray, first: int) -> pa.Table:
         n = self.rows
-        lang = np.sort(rng.integers(len(LANGUAGES), size=n))
-        chosen = rng.integers(len(images), size=n)
-        # A language must depend on the pair, as it does on its text: the same pair has the same key and language everywhere.
-        image_key = images[chosen]
-        pair_key = pair_keys[rng.integers(n, size=n)]
+        pairs = np.arange(first, first + n)
+        # Image and language follow from the pair, so that a shared pair is the same in both parts.
+        chosen, lang = pairs % len(images), pairs * 7 // 5 % len(LANGUAGES)
+        image_key, pair_key = images[chosen], pair_keys[pairs]
         order = np.lexsort((pair_key, image_key, lang))
         lang, image_key, pair_key, chosen = lang[order], image_key[order], pair_key[order], chosen[order]
         entries = (rng.zipf(1.3, size=n * ENTRIES_PER_TEXT) - 1) % _ENTRIES
@@ -96,7 +98,7 @@ class Pool:
 
     def _write_siblings(self) -> None:
         (self.folder / "siblings").mkdir()
-        pq.write_table(self.siblings, self.folder / "siblings" / self.units[0].path, compression="zstd")
+        pq.write_table(self.siblings, self.folder / "siblings" / self.unit.path, compression="zstd")
 
     def _counts(self, lang: str) -> np.ndarray:
         rows = np.asarray(self.matched["lang"].cast(pa.string()).to_numpy(zero_copy_only=False) == lang)
@@ -106,7 +108,7 @@ class Pool:
     def balance_stage(self, output: str) -> Stage:
         t = {lang: str(_T) for lang in LANGUAGES}
         stage = Stage(url=output, kind="balance", parameters={"seed": self.seed, "thresholds": {"id": "", "t": t}}, upstream={"count": ""})
-        stage.begin([self.units[0]])
+        stage.begin([self.unit])
         return stage
 
 

@@ -50,6 +50,16 @@ def test_expand_names_the_pattern_that_finds_nothing(tree: str, pattern: str) ->
     assert str(error.value) == f"--input {url}: no such file (globs are read by worldclip itself when they are quoted)"
 
 
+def test_expand_follows_links(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"12345")
+    (tmp_path / "in" / "link.gz").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "broken.gz").symlink_to(tmp_path / "nowhere")
+    for pattern in ("in", "in/*.gz", "in/link.gz"):
+        (found,) = storage.expand((str(tmp_path / pattern),))
+        assert (found.url, found.size) == ((tmp_path / "in" / "link.gz").as_uri(), 5)
+
+
 def test_expand_says_size_and_a_tag_that_changes_with_the_content(place: str) -> None:
     url = storage.join(place, "a")
     storage.write_bytes(url, b"12345")
