@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 
+from train.config import InputError
+
 log = logging.getLogger("train")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that belongs to another run; the message says what differs."""
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
@@ -30,11 +28,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    directory = os.open(folder, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
     # A broken one of a later step, which this run has passed over, must not push a whole one out.
-    for old in [found for found in _newest_first(folder) if found <= path][keep:]:
+    for old in [found for found in sorted(folder.glob("step-*.pt")) if found <= path][:-keep]:
         old.unlink()
     return path
 
@@ -42,10 +37,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
 def load_newest(folder: Path, *, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The newest whole checkpoint, on the CPU; None where there is none. Broken ones are named in the log and left where they are.
 
-    Raises:
-        CheckpointError: its ``identity`` is another.
+    Raises InputError where its ``identity`` is another.
     """
-    for path in _newest_first(folder):
+    for path in sorted(folder.glob("step-*.pt"), reverse=True):
         try:
             with zipfile.ZipFile(path) as archive:
                 # torch writes checksums but does not read them.
@@ -56,14 +50,10 @@ def load_newest(folder: Path, *, identity: dict[str, Any]) -> dict[str, Any] | N
         except Exception as error:
             log.warning("%s is broken, the one before it is tried (%s: %s)", path, type(error).__name__, str(error).partition("\n")[0])
             continue
-        then = state["identity"]
-        different = [f"{key} was {then.get(key)!r} and is {value!r}" for key, value in identity.items() if then.get(key) != value]
-        if different:
-            raise CheckpointError(f"{path} is of another run ({'; '.join(different)}): give another --output, or what it was")
+        was = state["identity"]
+        changed = [f"{key} was {was.get(key)!r} and is {now!r}" for key, now in identity.items() if was.get(key) != now]
+        if changed:
+            raise InputError(f"{path} is of another run ({'; '.join(changed)}): give another --output, or what it was")
         log.info("going on from %s", path)
         return state
     return None
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"), reverse=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,8 +25,8 @@ Beta = Annotated[float, Meta(ge=0, lt=1)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the file, the table and the key."""
+class InputError(ValueError):
+    """What was given cannot be used; the message names the file or the key."""
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +34,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ModelConfig(Table, frozen=True):
-    """``name``: a model of open_clip, the path of a model configuration in its JSON format, or any name for the one inline in ``custom``.
+    """``name``: a model of open_clip, or any name for the one that ``custom`` describes in open_clip's format.
     ``tokenizer``: the folder of a Hugging Face tokenizer, instead of the one that the model asks for."""
 
     name: str
@@ -119,71 +120,61 @@ class Config(Table, frozen=True):
 
     def __post_init__(self) -> None:
         batch, streams, steps, warmup = self.train.batch_size, self.data.streams, self.train.steps, self.schedule.warmup
-        for right, message in (
-            (batch % streams == 0, f"data.streams ({streams}) must divide train.batch_size ({batch})"),
-            (warmup < steps, f"schedule.warmup ({warmup}) must be less than train.steps ({steps})"),
-            (self.data.crop_scale[0] <= self.data.crop_scale[1], f"data.crop_scale must be ascending, not {list(self.data.crop_scale)}"),
-            (
-                not self.evaluate.every or (self.evaluate.images and self.evaluate.prompts),
-                "evaluate.every needs evaluate.images and .prompts",
-            ),
-        ):
-            if not right:
-                raise ValueError(message)
+        if batch % streams:
+            raise ValueError(f"data.streams ({streams}) must divide train.batch_size ({batch})")
+        if warmup >= steps:
+            raise ValueError(f"schedule.warmup ({warmup}) must be less than train.steps ({steps})")
+        if self.data.crop_scale[0] > self.data.crop_scale[1]:
+            raise ValueError(f"data.crop_scale must be ascending, not {list(self.data.crop_scale)}")
+        if self.evaluate.every and not (self.evaluate.images and self.evaluate.prompts):
+            raise ValueError("evaluate.every needs evaluate.images and evaluate.prompts")
 
 
-def load_config(path: str | Path, *, overrides: Iterable[str] = (), data: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path, *, overrides: Iterable[str] = (), data: Sequence[str] = ()) -> Config:
     """The configuration in a TOML file, or in the one of that name which comes with the package.
 
     ``overrides`` are ``table.key=value`` with the value in TOML (a bare word is a string); ``data`` replaces ``data.paths``.
-
-    Raises:
-        ConfigError: no such file, not TOML, an unknown or missing key, a value of the wrong type or out of range.
+    Raises InputError: no such file, not TOML, an unknown or missing key, a value of the wrong type or out of range.
     """
     file = Path(path) if Path(path).exists() else SHIPPED / Path(path).name
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
-        for override in overrides:
-            _override(tables, override)
-        if paths := list(data):
-            tables.setdefault("data", {})["paths"] = paths
+        for change in [*map(_parse_override, overrides), {"data": {"paths": list(data)}} if data else {}]:
+            _merge(tables, change)
         return parse(tables)
     except OSError as error:
         shipped = ", ".join(sorted(p.name for p in SHIPPED.glob("*.toml")))
-        raise ConfigError(f"no configuration at {path} ({error.strerror}); those that come with the package: {shipped}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise InputError(f"no configuration at {path} ({error.strerror}); those that come with the package: {shipped}") from None
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def parse(tables: Mapping[str, Any]) -> Config:
-    """A configuration from nested tables. Raises ConfigError."""
+    """A configuration from nested tables. Raises InputError."""
     try:
         return msgspec.convert(tables, Config)
     except msgspec.ValidationError as error:
-        message = str(error)
-    if unknown := re.search(r"unknown field `(.*?)`(?: - at `\$\.(\w+)`)?", message):
-        key, table = unknown.groups()
-        kinds = {f.name: [inner.name for inner in msgspec.structs.fields(f.type)] for f in msgspec.structs.fields(Config)}
-        homes = [name for name, keys in kinds.items() if key in keys]
-        close = difflib.get_close_matches(key, kinds[table] if table else kinds, n=1)
-        hint = f"it belongs to [{homes[0]}]" if homes else f"did you mean {close[0]!r}?" if close else "there is none like it"
-        message = (f"unknown key {key!r} in [{table}]: " if table else f"unknown table [{key}]: ") + hint
-    raise ConfigError(message.replace("`$.", "`"))
+        message = str(error).replace("`$.", "`")
+    if unknown := re.search(r"unknown field `(.*?)`", message):
+        tables_and_keys = {table.name: table.type.__struct_fields__ for table in msgspec.structs.fields(Config)}
+        known = {key: f"{table}.{key}" for table, keys in tables_and_keys.items() for key in keys} | {t: f"[{t}]" for t in tables_and_keys}
+        message += "".join(f"; did you mean {known[close]}?" for close in get_close_matches(unknown[1], known, n=1))
+    raise InputError(message)
 
 
-def _override(tables: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    *path, last = dotted.strip().split(".")
-    if not (equals and path and last):
-        raise ConfigError(f"an override is written table.key=value, not {override!r}")
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"an override is written table.key=value, not {override!r}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(override)
     except tomllib.TOMLDecodeError:
-        value = text
-    for part in path:
-        tables = tables.setdefault(part, {})
-        if not isinstance(tables, dict):
-            raise ConfigError(f"{override!r}: {part!r} is not a table")
-    tables[last] = value
+        return tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _merge(tables: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(tables.get(key), dict):
+            _merge(tables[key], value)
+        else:
+            tables[key] = value

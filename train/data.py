@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -31,8 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from balancing.pairs import image_keys
 from balancing.sampling import CHOOSE, uniform
-from train.config import Config
-from train.distributed import Ranks
+from train.config import Config, InputError
 from train.model import Tokenizer
 
 COLUMNS = ["image_id", "jpeg", "texts"]
@@ -40,47 +40,31 @@ COLUMNS = ["image_id", "jpeg", "texts"]
 CROP_RATIO = (3 / 4, 4 / 3)
 
 
-class DataError(ValueError):
-    """Images that cannot be used; the message names the file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """Every row group of the input in file order: ``files[file[i]]`` holds it as its row group ``index[i]``, with ``rows[i]`` rows of which
-    the first has number ``first[i]`` in the set.
+class ImageSet(NamedTuple):
+    """Every row group of the input, in the order of the input: its file, its number in that, and how many rows it has.
 
     ``fingerprint``: digest of file names (without their folders) and row counts, by which a resumed run knows its data.
     """
 
-    files: tuple[str, ...]
-    file: np.ndarray
-    index: np.ndarray
+    groups: list[tuple[str, int]]
     rows: np.ndarray
-    first: np.ndarray
     fingerprint: str
 
 
 def find_images(paths: Sequence[str]) -> ImageSet:
     """The row groups in ``part-*.parquet`` of directories, or in files; fsspec URLs or local paths.
 
-    Raises:
-        DataError: nothing found, a stage that is not finished, a file that is not Parquet or lacks a column, no rows.
+    Raises InputError: nothing found, a stage that is not finished, a file that is not Parquet or lacks a column, no rows.
     """
     files = [file for path in paths for file in _list_parts(path)]
     with ThreadPoolExecutor(16) as pool:
-        footers = list(pool.map(_rows_of_groups, files))
-    if not any(map(sum, footers)):
-        raise DataError(f"no images in {', '.join(paths)}" if paths else "no images: give --data, or data.paths in the configuration")
-    counts, rows = [len(groups) for groups in footers], np.array([n for groups in footers for n in groups], dtype=np.int64)
-    names = [[file.rpartition("/")[2], groups] for file, groups in zip(files, footers, strict=True)]
-    return ImageSet(
-        files=tuple(files),
-        file=np.repeat(np.arange(len(files)), counts),
-        index=np.concatenate([np.arange(n) for n in counts]),
-        rows=rows,
-        first=np.cumsum(rows) - rows,
-        fingerprint=hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest(),
-    )
+        counts = list(pool.map(_rows_of_groups, files))
+    rows = np.array([n for of_file in counts for n in of_file], dtype=np.int64)
+    if not rows.sum():
+        raise InputError(f"no images in {', '.join(paths)}" if paths else "no images: give --data, or data.paths in the configuration")
+    groups = [(file, number) for file, of_file in zip(files, counts, strict=True) for number in range(len(of_file))]
+    names = [[file.rpartition("/")[2], of_file] for file, of_file in zip(files, counts, strict=True)]
+    return ImageSet(groups, rows, hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest())
 
 
 def _list_parts(path: str) -> list[str]:
@@ -88,50 +72,49 @@ def _list_parts(path: str) -> list[str]:
     if fs.isfile(root):
         return [path]
     if fs.exists(f"{root}/stage.json") and not fs.exists(f"{root}/_SUCCESS"):
-        raise DataError(f"the stage {path} is not finished: it has no _SUCCESS")
+        raise InputError(f"the stage {path} is not finished: it has no _SUCCESS")
     parts = sorted(fs.unstrip_protocol(part) for part in fs.glob(f"{root}/part-*.parquet"))
     if not parts:
-        raise DataError(f"no part-*.parquet in {path}")
+        raise InputError(f"no part-*.parquet in {path}")
     return parts
 
 
-def _open_parquet(url: str) -> pq.ParquetFile:
+@contextmanager
+def _open_parquet(url: str) -> Iterator[pq.ParquetFile]:
     fs, path = fsspec.core.url_to_fs(url)
-    return pq.ParquetFile(path, filesystem=fs)
+    try:
+        with pq.ParquetFile(path, filesystem=fs) as parquet:
+            yield parquet
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{url} cannot be read as Parquet: {error}") from None
 
 
 def _rows_of_groups(url: str) -> list[int]:
-    try:
-        with _open_parquet(url) as parquet:
-            missing = [column for column in COLUMNS if column not in parquet.schema_arrow.names]
-            if missing:
-                raise DataError(f"{url} has no column {', '.join(missing)}; the trainer reads {', '.join(COLUMNS)}")
-            return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{url} is not a whole Parquet file: {error}") from None
+    with _open_parquet(url) as parquet:
+        if missing := [column for column in COLUMNS if column not in parquet.schema_arrow.names]:
+            raise InputError(f"{url} has no column {', '.join(missing)}; the trainer reads {', '.join(COLUMNS)}")
+        return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
 
 class EpochOrder:
-    """The order of one epoch: a pure function of the arguments.
+    """The order of one epoch of a set with ``rows`` rows per row group: a pure function of the arguments.
 
-    ``rows``: rows per row group. ``steps`` global batches fit into the epoch; which rows are left over differs from epoch to epoch.
+    ``steps`` global batches of ``per_step`` samples of every stream fit into it; which rows are left over differs from epoch to epoch.
     """
 
-    def __init__(self, rows: np.ndarray, *, seed: int, epoch: int, batch_size: int, streams: int, shuffle_rows: int) -> None:
-        self._key, self._shuffle_rows = (seed, epoch), shuffle_rows
-        self._groups = np.argsort(uniform(seed, epoch, "order of row groups", np.arange(len(rows), dtype=np.uint64)), kind="stable")
+    def __init__(self, rows: np.ndarray, config: Config, epoch: int) -> None:
+        self._key, self._shuffle_rows = (config.train.seed, epoch), config.data.shuffle_rows
+        self._groups = np.argsort(uniform(*self._key, "order of row groups", np.arange(len(rows))), kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(rows[self._groups])])
-        self.steps = int(self._starts[-1]) // batch_size
-        self.per_step = batch_size // streams
-        self._span = int(self._starts[-1]) // streams
+        self._span = int(rows.sum()) // config.data.streams
+        self.steps, self.per_step = int(rows.sum()) // config.train.batch_size, config.train.batch_size // config.data.streams
 
     def blocks(self, stream: int, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Row group, and row within it, of a stream's samples from ``step`` of the epoch on; one pair of int64 arrays per shuffle block."""
-        used = self.steps * self.per_step
-        first = step * self.per_step
-        for start in range(first - first % self._shuffle_rows, used, self._shuffle_rows):
-            positions = np.arange(start, min(start + self._shuffle_rows, used)) + stream * self._span
-            order = np.argsort(uniform(*self._key, "order of rows", positions.astype(np.uint64)), kind="stable")
+        first, end = step * self.per_step, self.steps * self.per_step
+        for start in range(first - first % self._shuffle_rows, end, self._shuffle_rows):
+            positions = np.arange(start, min(start + self._shuffle_rows, end)) + stream * self._span
+            order = np.argsort(uniform(*self._key, "order of rows", positions), kind="stable")
             positions = positions[order][max(first - start, 0) :]
             place = np.searchsorted(self._starts, positions, side="right") - 1
             yield self._groups[place], positions - self._starts[place]
@@ -142,6 +125,10 @@ def share(whole: range, part: int, parts: int) -> range:
     return whole[len(whole) * part // parts : len(whole) * (part + 1) // parts]
 
 
+#: Row group, row within it, and the row group's table.
+Sample = tuple[int, int, pa.Table]
+
+
 class Part(NamedTuple):
     """A worker's part of a batch: ``images`` uint8 (n, size, size, 3), ``tokens`` int64 (n, context), ``bad`` what could not be read."""
 
@@ -150,74 +137,60 @@ class Part(NamedTuple):
     bad: list[str]
 
 
-def load_batches(
-    images: ImageSet, config: Config, ranks: Ranks, *, tokenizer: Tokenizer, size: int, first_step: int
-) -> Iterator[list[Part]]:
-    """This rank's share of every global batch from ``first_step`` to the last, as the parts that its workers give, in order."""
-    workers = min(config.data.workers, config.data.streams // ranks.count)
-    loader = DataLoader(
-        _Reader(images, config, ranks, tokenizer, size, first_step),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=config.data.prefetch if workers else None,
-        pin_memory=ranks.device.type == "cuda",
-    )
-    # The loader asks its workers in turn, so that one round of them is one batch.
-    parts = iter(loader)
-    while batch := list(islice(parts, max(workers, 1))):
-        yield batch
-
-
 @dataclass
-class _Reader(IterableDataset[Part]):
+class Reader(IterableDataset[Part]):
+    """A rank's share of every global batch from ``first_step`` to the last, or the part of it that is a worker's.
+
+    ``streams``: those of the rank; ``size``: side of the images that it gives, in pixels.
+    """
+
     images: ImageSet
     config: Config
-    ranks: Ranks
+    streams: range
     tokenizer: Tokenizer
     size: int
     first_step: int
 
+    def batches(self, *, pin_memory: bool) -> Iterator[list[Part]]:
+        """The shares as the parts that the rank's workers give, in order."""
+        workers = min(self.config.data.workers, len(self.streams))
+        prefetch = self.config.data.prefetch if workers else None
+        loader = DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=prefetch, pin_memory=pin_memory)
+        # The loader asks its workers in turn, so that one round of them is one batch.
+        yield from map(list, zip(*[iter(loader)] * max(workers, 1), strict=True))
+
     def __iter__(self) -> Iterator[Part]:
-        data, train, worker = self.config.data, self.config.train, get_worker_info()
-        streams = share(range(data.streams), self.ranks.rank, self.ranks.count)
-        if worker:
-            streams = share(streams, worker.id, worker.num_workers)
+        worker = get_worker_info()
+        streams = share(self.streams, worker.id, worker.num_workers) if worker else self.streams
         # Streams that are inside the same row group share it; it goes when the last of them has passed.
-        tables: WeakValueDictionary[int, pa.Table] = WeakValueDictionary()
-        cursors: list[Iterator[tuple[int, int, pa.Table]]] = []
-        steps_per_epoch = int(self.images.rows.sum()) // train.batch_size
-        for step in range(self.first_step, train.steps):
+        shared: WeakValueDictionary[int, pa.Table] = WeakValueDictionary()
+        cursors: list[Iterator[Sample]] = []
+        steps_per_epoch = int(self.images.rows.sum()) // self.config.train.batch_size
+        for step in range(self.first_step, self.config.train.steps):
             epoch, within = divmod(step, steps_per_epoch)
             if within == 0 or not cursors:
-                order = epoch_order(self.images, self.config, epoch)
-                cursors = [self._samples(order, stream, within, tables) for stream in streams]
+                order = EpochOrder(self.images.rows, self.config, epoch)
+                cursors = [self._samples(order.blocks(stream, within), shared) for stream in streams]
             yield self._part([sample for cursor in cursors for sample in islice(cursor, order.per_step)], epoch)
 
-    def _samples(
-        self, order: EpochOrder, stream: int, step: int, tables: WeakValueDictionary[int, pa.Table]
-    ) -> Iterator[tuple[int, int, pa.Table]]:
+    def _samples(self, blocks: Iterator[tuple[np.ndarray, np.ndarray]], shared: WeakValueDictionary[int, pa.Table]) -> Iterator[Sample]:
         held: dict[int, pa.Table] = {}
-        for groups, rows in order.blocks(stream, step):
+        for groups, rows in blocks:
             needed = np.unique(groups).tolist()
-            held = {group: table for group, table in held.items() if group in needed}
+            held = {group: held[group] for group in needed if group in held}
             for group in needed:
-                held[group] = held.get(group) or tables.get(group) or self._read(group)
-                tables[group] = held[group]
-            for group, row in zip(groups.tolist(), rows.tolist(), strict=True):
-                yield group, row, held[group]
+                held[group] = shared[group] = held.get(group) or shared.get(group) or self._read(group)
+            yield from ((group, row, held[group]) for group, row in zip(groups.tolist(), rows.tolist(), strict=True))
 
     def _read(self, group: int) -> pa.Table:
-        file, index = self.images.files[self.images.file[group]], int(self.images.index[group])
-        try:
-            with _open_parquet(file) as parquet:
-                return parquet.read_row_group(index, columns=COLUMNS, use_threads=False)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{file}: row group {index} cannot be read: {error}") from None
+        file, number = self.images.groups[group]
+        with _open_parquet(file) as parquet:
+            return parquet.read_row_group(number, columns=COLUMNS, use_threads=False)
 
-    def _part(self, samples: list[tuple[int, int, pa.Table]], epoch: int) -> Part:
-        seed, scale = self.config.train.seed, self.config.data.crop_scale
-        keys = np.array([self.images.first[group] + row for group, row, _ in samples], dtype=np.uint64)
-        crops = np.stack([uniform(seed, epoch, f"crop {what}", keys) for what in ("area", "ratio", "left", "top")], axis=1)
+    def _part(self, samples: list[Sample], epoch: int) -> Part:
+        seed, scale, starts = self.config.train.seed, self.config.data.crop_scale, np.cumsum(self.images.rows) - self.images.rows
+        numbers = np.array([starts[group] + row for group, row, _ in samples])
+        crops = np.stack([uniform(seed, epoch, f"crop {what}", numbers) for what in ("area", "ratio", "left", "top")], axis=1)
         choices = uniform(seed, epoch, CHOOSE, image_keys([str(table["image_id"][row]) for _, row, table in samples]))
         images, texts, bad = np.zeros((len(samples), self.size, self.size, 3), dtype=np.uint8), [""] * len(samples), []
         for i, (group, row, table) in enumerate(samples):
@@ -229,15 +202,9 @@ class _Reader(IterableDataset[Part]):
                 images[i] = decode(table["jpeg"][row].as_py(), self.size, crops[i], scale)
             # Image decoders raise whatever their format made them raise: all of it means that this one image is bad.
             except Exception as error:
-                place = f"{self.images.files[self.images.file[group]]}, row group {self.images.index[group]}, row {row}"
-                bad.append(f"{place}, {table['image_id'][row]}: {error or type(error).__name__}")
+                file, number = self.images.groups[group]
+                bad.append(f"{file}, row group {number}, row {row}, {table['image_id'][row]}: {error or type(error).__name__}")
         return Part(torch.from_numpy(images), self.tokenizer(texts), bad)
-
-
-def epoch_order(images: ImageSet, config: Config, epoch: int) -> EpochOrder:
-    """The order of an epoch of a run."""
-    shape = {"batch_size": config.train.batch_size, "streams": config.data.streams, "shuffle_rows": config.data.shuffle_rows}
-    return EpochOrder(images.rows, seed=config.train.seed, epoch=epoch, **shape)
 
 
 def decode(jpeg: bytes, size: int, draws: np.ndarray, scale: Sequence[float]) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +15,38 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from train.config import ConfigError
+from train.config import InputError
 from train.model import Model, Tokenizer
 
 BATCH_SIZE = 256
 
 
-def zero_shot_accuracy(
-    model: Model, tokenizer: Tokenizer, images: Iterable[Image.Image], labels: Sequence[int], class_prompts: list[list[str]]
-) -> np.ndarray:
-    """Share of each class's images that are nearest to the class's own prompts. float64, shape (classes,); NaN for a class without images.
-
-    ``labels``: class index per image; ``class_prompts``: the prompts of each class. The model is to be in evaluation mode.
-    """
-    return accuracy_per_class(embed_images(model, images), labels, embed_classes(model, tokenizer, class_prompts))
-
-
-@torch.no_grad()
 def embed_images(model: Model, images: Iterable[Image.Image]) -> torch.Tensor:
     """Normalized embeddings, fp32 on the CPU, shape (images, dim). One batch of images is in memory at a time."""
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    prepared, found = map(preprocess, images), []
-    while batch := list(islice(prepared, BATCH_SIZE)):
-        found.append(model.encode_image(torch.stack(batch).to(model.logit_scale.device), normalize=True).float().cpu())
-    return torch.cat(found)
+    return _embed(model, model.encode_image, torch.stack, map(preprocess, images))
+
+
+def embed_classes(model: Model, tokenizer: Tokenizer, class_prompts: Sequence[Sequence[str]]) -> torch.Tensor:
+    """Per class the mean of its prompts' normalized embeddings, normalized (CLIP, section 3.1.4). fp32 on the CPU, shape (classes, dim)."""
+    prompts = _embed(model, model.encode_text, tokenizer, chain.from_iterable(class_prompts))
+    means = [of_class.mean(dim=0) for of_class in prompts.split([len(of_class) for of_class in class_prompts])]
+    return torch.nn.functional.normalize(torch.stack(means), dim=-1)
 
 
 @torch.no_grad()
-def embed_classes(model: Model, tokenizer: Tokenizer, class_prompts: list[list[str]]) -> torch.Tensor:
-    """Per class the mean of its prompts' normalized embeddings, normalized (CLIP, section 3.1.4). fp32 on the CPU, shape (classes, dim)."""
-    device = model.logit_scale.device
-    means = [model.encode_text(tokenizer(prompts).to(device), normalize=True).float().mean(dim=0) for prompts in class_prompts]
-    return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu()
+def _embed(model: Model, encode: Any, prepare: Callable[[list[Any]], torch.Tensor], items: Iterator[Any]) -> torch.Tensor:
+    found = []
+    while batch := list(islice(items, BATCH_SIZE)):
+        found.append(encode(prepare(batch).to(model.logit_scale.device), normalize=True).float().cpu())
+    return torch.cat(found)
 
 
 def accuracy_per_class(images: torch.Tensor, labels: Sequence[int], classes: torch.Tensor) -> np.ndarray:
-    """:func:`zero_shot_accuracy` from embeddings (images, dim) and (classes, dim). Of equally near classes the first counts."""
+    """Share of each class's images whose nearest class is their own, the first of equally near ones; NaN for a class without images.
+
+    ``images`` (images, dim) and ``classes`` (classes, dim): embeddings; ``labels``: class index per image. float64, shape (classes,).
+    """
     truth = np.asarray(labels, dtype=np.int64)
     right = (images @ classes.T).argmax(dim=1).numpy() == truth
     with np.errstate(invalid="ignore"):
@@ -63,33 +59,30 @@ def evaluate(model: Model, tokenizer: Tokenizer, images: str, prompts: str) -> d
     ``images``: a folder of folders named 0, 1, … by class. ``prompts``: a JSON file {language: [[prompt of class 0, …], …]}, or
     {language: {"names": [name of class 0, …], "templates": ["a photo of a {}.", …]}}.
 
-    Raises:
-        ConfigError: no image, or a class without prompts.
+    Raises InputError: no image, or a class without prompts.
     """
     folders = sorted((f for f in Path(images).glob("*") if f.name.isdecimal()), key=lambda folder: int(folder.name))
     files = [(int(folder.name), file) for folder in folders for file in sorted(folder.iterdir())]
     if not files:
-        raise ConfigError(f"no image in {images}: it must hold a folder per class, named 0, 1, …")
+        raise InputError(f"no image in {images}: it must hold a folder per class, named 0, 1, …")
     labels, training, out = [label for label, _ in files], model.training, {}
     model.eval()
-    embeddings = embed_images(model, _open_each(file for _, file in files))
+    embeddings = embed_images(model, (_open_image(file) for _, file in files))
     for language, given in json.loads(Path(prompts).read_text(encoding="utf-8")).items():
-        listed = (
-            given if isinstance(given, list) else [[template.format(name) for template in given["templates"]] for name in given["names"]]
-        )
-        if not all(listed) or len(listed) <= labels[-1]:
-            raise ConfigError(f"{prompts}: {language} needs prompts for each of the {labels[-1] + 1} classes in {images}")
-        per_class = accuracy_per_class(embeddings, labels, embed_classes(model, tokenizer, listed))
+        if isinstance(given, dict):
+            given = [[template.format(name) for template in given["templates"]] for name in given["names"]]
+        if not all(given) or len(given) <= labels[-1]:
+            raise InputError(f"{prompts}: {language} needs prompts for each of the {labels[-1] + 1} classes in {images}")
+        per_class = accuracy_per_class(embeddings, labels, embed_classes(model, tokenizer, given))
         accuracy = float(np.mean(per_class[labels]))
         out[language] = {"accuracy": accuracy, "per_class": [None if np.isnan(a) else float(a) for a in per_class]}
     model.train(training)
     return out
 
 
-def _open_each(files: Iterable[Path]) -> Iterator[Image.Image]:
-    for file in files:
-        with Image.open(file) as image:
-            yield image.convert("RGB")
+def _open_image(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.convert("RGB")
 
 
 def main() -> None:

@@ -6,22 +6,23 @@ import hashlib
 import json
 import logging
 import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from train.checkpoint import load_newest, save_checkpoint
-from train.config import Config, ConfigError, OptimizerConfig
-from train.data import DataError, Part, find_images, load_batches
-from train.distributed import Ranks, join_ranks
+from train.config import Config, InputError, OptimizerConfig
+from train.data import Part, Reader, find_images, share
 from train.evaluate import evaluate
 from train.model import Model, create_model, create_tokenizer, find_architecture, image_size, save_model
 
@@ -34,23 +35,50 @@ class NotFiniteError(ArithmeticError):
     """The loss or the gradient is not a finite number; no weight was touched by it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among the ``count`` that torchrun started, and where it computes. One process alone is rank 0 of 1."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    def mean(self, values: Sequence[float | torch.Tensor]) -> list[float]:
+        """Mean over the ranks of each value, the same on all of them; float64."""
+        stacked = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.device) for v in values])
+        if self.count > 1:
+            dist.all_reduce(stacked)
+        means: list[float] = (stacked / self.count).tolist()
+        return means
+
+
+def join_ranks(device: str) -> Ranks:
+    """Joins the process group that torchrun's environment describes. ``device``: ``cpu``, ``cuda``, or ``auto`` for CUDA if there is."""
+    rank, count, local = (int(os.environ.get(key, default)) for key, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    place = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(place)
+    if count > 1:
+        dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
+    return Ranks(rank=rank, count=count, device=place)
+
+
 def train(config: Config, output: Path) -> bool:
     """Trains, or goes on from the newest whole checkpoint in ``output``. True when the last step is done, False when SIGTERM ended it.
 
-    Raises:
-        ConfigError, DataError, CheckpointError, NotFiniteError: with a message for the person who started the run.
+    Raises InputError and NotFiniteError, with a message for the person who started the run.
     """
     stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        with join_ranks(config.train.device) as ranks:
-            run = Run(config, output, ranks)
-            finished = fit(run, stop)
-            if finished and ranks.rank == 0:
-                save_model(run.model, run.architecture, run.tokenizer, output, name=config.model.name)
-                log.info('done; to use the model: open_clip.create_model_and_transforms("local-dir:%s")', output)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    ranks = join_ranks(config.train.device)
+    run = Run(config, output, ranks)
+    finished = fit(run, stop)
+    if finished and ranks.rank == 0:
+        save_model(run.model, run.architecture, run.tokenizer, output, name=config.model.name)
+        log.info('done; to use the model: open_clip.create_model_and_transforms("local-dir:%s")', output)
+    if ranks.count > 1:
+        dist.destroy_process_group()
     return finished
 
 
@@ -61,13 +89,12 @@ class Run:
         self.config, self.output, self.ranks, self.step = config, output, ranks, 0
         batch, streams, passes = config.train.batch_size, config.data.streams, config.train.accumulation
         if streams % ranks.count or batch % (ranks.count * passes):
-            raise ConfigError(
-                f"{ranks.count} ranks must divide data.streams ({streams}), and, times train.accumulation, the batch ({batch})"
-            )
+            raise InputError(f"{ranks.count} ranks must divide data.streams ({streams}), and times train.accumulation the batch ({batch})")
         self.images = find_images(config.data.paths)
-        self.steps_per_epoch = int(self.images.rows.sum()) // batch
+        rows = int(self.images.rows.sum())
+        self.steps_per_epoch = rows // batch
         if not self.steps_per_epoch:
-            raise DataError(f"{self.images.rows.sum()} images are less than one batch of {batch}")
+            raise InputError(f"{rows} images are less than one batch of {batch}")
         output.mkdir(parents=True, exist_ok=True)
         if ranks.device.type == "cpu":
             torch.set_num_threads(config.train.threads)
@@ -79,8 +106,7 @@ class Run:
         self.tokenizer = create_tokenizer(config.model, self.architecture)
         torch.manual_seed(config.train.seed)
         self.model = create_model(self.architecture).to(ranks.device)
-        if config.train.activation_checkpointing:
-            self.model.set_grad_checkpointing(True)
+        self.model.set_grad_checkpointing(config.train.activation_checkpointing)
         self.optimizer = create_optimizer(self.model, config.optimizer)
         self.loss = create_loss(config.train.loss, ranks)
         #: What a run must share with the one that it goes on from: the model, the data and the order of the data.
@@ -92,13 +118,29 @@ class Run:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": saved["optimizer"]["state"]})
             self.step = saved["step"]
         if ranks.mean([self.step]) != [self.step]:
-            raise ConfigError(f"the ranks see different checkpoints: --output must be on a disk that all of them share ({output})")
+            raise InputError(f"the ranks see different checkpoints: --output must be on a disk that all of them share ({output})")
         if config.train.compile:
             self.model.compile()
         #: The model as the ranks train it together.
         self.shared: Model = DistributedDataParallel(self.model, broadcast_buffers=False) if ranks.count > 1 else self.model
         parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
-        log.info("%s: %.1f M parameters; %s images; %s ranks", config.model.name, parameters, self.images.rows.sum(), ranks.count)
+        log.info("%s: %.1f M parameters; %s images; %s ranks", config.model.name, parameters, rows, ranks.count)
+
+    def batches(self) -> Iterator[list[Part]]:
+        """This rank's share of every batch from the next step on."""
+        streams = share(range(self.config.data.streams), self.ranks.rank, self.ranks.count)
+        reader = Reader(self.images, self.config, streams, tokenizer=self.tokenizer, size=image_size(self.model), first_step=self.step)
+        return reader.batches(pin_memory=self.ranks.device.type == "cuda")
+
+    def is_due(self, every: int) -> bool:
+        """Whether the first rank is to do now what it does every ``every`` steps and at the end; 0 is never."""
+        return self.ranks.rank == 0 and every > 0 and (self.step % every == 0 or self.step == self.config.train.steps)
+
+    def save(self) -> None:
+        # open_clip loads this file too, by path as ``pretrained``: it looks for weights under ``state_dict``.
+        state = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        folder, keep = self.output / "checkpoints", self.config.checkpoint.keep
+        log.info("saved %s", save_checkpoint(folder, self.step, {**state, "identity": self.identity}, keep=keep))
 
 
 def create_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -108,7 +150,7 @@ def create_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optim
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=trained[0].is_cuda)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
 
 
 def create_loss(name: str, ranks: Ranks) -> torch.nn.Module:
@@ -130,48 +172,43 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
 
 def fit(run: Run, stop: threading.Event) -> bool:
     """Steps until the last one, or until ``stop`` is set on any rank; saves at either end. Whether the last step is done."""
-    config, ranks, progress = run.config, run.ranks, Progress(run)
-    batches = load_batches(run.images, config, ranks, tokenizer=run.tokenizer, size=image_size(run.model), first_step=run.step)
-    bad = 0
+    config, batches, progress, bad_here = run.config, run.batches(), Progress(run), 0
     while run.step < config.train.steps:
-        parts = progress.wait_for(batches)
-        bad = (bad if run.step % run.steps_per_epoch else 0) + count_bad(parts)
+        start = time.perf_counter()
+        parts = next(batches)
+        progress.waited += time.perf_counter() - start
+        if run.step % run.steps_per_epoch == 0:
+            bad_here = 0
+        for what in [what for part in parts for what in part.bad]:
+            log.error("bad image: %s", what)
+            bad_here += 1
         loss_here, norm = backward(run, parts)
-        loss, mean_bad, stopping = ranks.mean([loss_here, bad, stop.is_set()])
-        bad_everywhere = round(mean_bad * ranks.count)
-        if bad_everywhere > config.data.max_bad:
-            raise DataError(
-                f"{bad_everywhere} bad images in this epoch, and data.max_bad is {config.data.max_bad}; the log above names them"
-            )
+        loss, mean_bad, stopping = run.ranks.mean([loss_here, bad_here, stop.is_set()])
+        bad = round(mean_bad * run.ranks.count)
+        if bad > config.data.max_bad:
+            raise InputError(f"{bad} bad images in this epoch, and data.max_bad is {config.data.max_bad}; the log above names them")
         rate = learning_rate(run.step, peak=config.optimizer.lr, warmup=config.schedule.warmup, steps=config.train.steps)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFiniteError(
                 f"step {run.step + 1}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}; this step changed no weight and the "
                 "last checkpoint is good; a lower optimizer.lr or a longer schedule.warmup may help"
             )
-        update(run, rate)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        run.optimizer.step()
+        with torch.no_grad():
+            run.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
         run.step += 1
-        last = run.step == config.train.steps
-        if last or run.step % config.train.log_every == 0:
-            progress.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=bad_everywhere)
-        if config.evaluate.every and (last or run.step % config.evaluate.every == 0) and ranks.rank == 0:
+        if run.is_due(config.train.log_every):
+            progress.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=bad)
+        if run.is_due(config.evaluate.every):
             progress.write(zero_shot=evaluate(run.model, run.tokenizer, config.evaluate.images, config.evaluate.prompts))
-        if (last or stopping or run.step % config.checkpoint.every == 0) and ranks.rank == 0:
-            # open_clip loads this file too, by path as ``pretrained``: it looks for weights under ``state_dict``.
-            state = {"state_dict": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "step": run.step}
-            path = save_checkpoint(run.output / "checkpoints", run.step, {**state, "identity": run.identity}, keep=config.checkpoint.keep)
-            log.info("saved %s", path)
-        if stopping and not last:
+        if run.is_due(config.checkpoint.every) or (stopping and run.ranks.rank == 0):
+            run.save()
+        if stopping and run.step < config.train.steps:
             log.info("stopped by SIGTERM after step %s; the same command goes on from there", run.step)
             return False
     return True
-
-
-def count_bad(parts: list[Part]) -> int:
-    bad = [what for part in parts for what in part.bad]
-    for what in bad:
-        log.error("bad image: %s", what)
-    return len(bad)
 
 
 def backward(run: Run, parts: list[Part]) -> tuple[torch.Tensor, float]:
@@ -180,11 +217,11 @@ def backward(run: Run, parts: list[Part]) -> tuple[torch.Tensor, float]:
     images = torch.cat([part.images.to(device, non_blocking=True) for part in parts]).chunk(passes)
     tokens = torch.cat([part.tokens.to(device, non_blocking=True) for part in parts]).chunk(passes)
     run.optimizer.zero_grad(set_to_none=True)
-    if passes == 1:
-        loss = run.loss(**forward(run, run.shared, images[0], tokens[0], number=0))
-        loss.backward()
-    else:
+    if passes > 1:
         loss = backward_in_passes(run, images, tokens)
+    else:
+        loss = run.loss(**forward(run, run.shared, *images, *tokens, number=0))
+        loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optimizer.clip_norm or math.inf)
     return loss.detach(), float(norm)
 
@@ -204,11 +241,11 @@ def backward_in_passes(run: Run, images: Sequence[torch.Tensor], tokens: Sequenc
     for i, part in enumerate(zip(images, tokens, strict=True)):
         last = i == len(images) - 1
         # The ranks exchange gradients once, with the last part; it also carries the gradients of logit scale and bias.
-        with nullcontext() if last or run.ranks.count == 1 else run.shared.no_sync():
-            output = forward(run, run.shared, *part, number=i)
-            gradients = {key: leaf.grad.chunk(len(images))[i] if key in features else leaf.grad for key, leaf in leaves.items()}
-            keys = list(output) if last else features
-            torch.autograd.backward([output[key] for key in keys], [gradients[key] for key in keys])
+        run.shared.require_backward_grad_sync = last
+        output = forward(run, run.shared, *part, number=i)
+        gradients = {key: leaf.grad.chunk(len(images))[i] if key in features else leaf.grad for key, leaf in leaves.items()}
+        keys = list(output) if last else features
+        torch.autograd.backward([output[key] for key in keys], [gradients[key] for key in keys])
     return loss
 
 
@@ -224,46 +261,29 @@ def forward(run: Run, model: Model, images: torch.Tensor, tokens: torch.Tensor, 
     return {key: value.float() for key, value in output.items()}
 
 
-def update(run: Run, rate: float) -> None:
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    run.optimizer.step()
-    with torch.no_grad():
-        run.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
-
-
 class Progress:
-    """Times the steps; on the first rank tells of them, in a line for people and in one of ``log.jsonl`` for programs."""
+    """Times the steps, and tells of them: in a line for people and in one of ``log.jsonl`` for programs."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._path = run, run.output / "log.jsonl"
-        self._start, self._waited, self._first_step = time.perf_counter(), 0.0, run.step
-        if run.ranks.rank == 0:
+        self._start, self._first_step, self.waited = time.perf_counter(), run.step, 0.0
+        if run.ranks.rank == 0 and self._path.exists():
             # What was logged after the checkpoint that the run goes on from will happen again.
-            lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+            lines = self._path.read_bytes().splitlines(keepends=True)
             partial = self._path.with_suffix(".partial")
             partial.write_bytes(b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= run.step))
             partial.replace(self._path)
 
-    def wait_for(self, batches: Iterator[list[Part]]) -> list[Part]:
-        start = time.perf_counter()
-        batch = next(batches)
-        self._waited += time.perf_counter() - start
-        return batch
-
     def report(self, **values: float) -> None:
         run, seconds = self._run, time.perf_counter() - self._start
-        speed = (run.step - self._first_step) * run.config.train.batch_size / seconds
         values |= {"epoch": run.step / run.steps_per_epoch, "logit_scale": run.model.logit_scale.exp().item()}
-        values |= {"samples_per_second": speed, "data_wait": self._waited / seconds}
+        values["samples_per_second"] = (run.step - self._first_step) * run.config.train.batch_size / seconds
+        values["data_wait"] = self.waited / seconds
+        self._start, self._first_step, self.waited = time.perf_counter(), run.step, 0.0
         self.write(**values)
-        shown = ("epoch {epoch:.2f}", "loss {loss:.4f}", "lr {lr:.2e}", "scale {logit_scale:.2f}", "gradient {gradient_norm:.2f}")
-        text = "  ".join((*shown, "{samples_per_second:.0f} samples/s", "data wait {data_wait:.0%}"))
-        log.info("step %s/%s  %s", run.step, run.config.train.steps, text.format(**values))
-        self._start, self._waited, self._first_step = time.perf_counter(), 0.0, run.step
+        log.info("step %s/%s  %s", run.step, run.config.train.steps, "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
 
     def write(self, **values: Any) -> None:
-        if self._run.ranks.rank == 0:
-            samples = self._run.step * self._run.config.train.batch_size
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self._run.step, "samples": samples, **values}) + "\n")
+        samples = self._run.step * self._run.config.train.batch_size
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self._run.step, "samples": samples, **values}) + "\n")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import safetensors.torch
 import torch
+from safetensors.torch import save
 
-from train.config import ConfigError, ModelConfig
+from train.config import InputError, ModelConfig
 
 #: n texts to token ids, int64 (n, context).
 Tokenizer = Callable[[list[str]], torch.Tensor]
@@ -25,42 +25,34 @@ SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 
 def find_architecture(config: ModelConfig, *, loss: str) -> dict[str, Any]:
-    """The model's configuration in open_clip's format; for the sigmoid loss it has a logit bias. ConfigError where there is none."""
+    """The model's configuration in open_clip's format; for the sigmoid loss it has a logit bias. InputError where there is none."""
     found = config.custom or open_clip.get_model_config(config.name)
-    if not found and config.name.endswith(".json"):
-        try:
-            found = json.loads(Path(config.name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"model.name: {config.name} is not a readable model configuration: {error}") from None
     if not found:
         close = ", ".join(get_close_matches(config.name, open_clip.list_models())) or "none"
-        raise ConfigError(f"model.name: open_clip has no model {config.name!r}; close names: {close}")
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(found):
-        raise ConfigError(f"the configuration of the model {config.name} needs embed_dim, vision_cfg and text_cfg")
+        raise InputError(f"model.name: open_clip has no model {config.name!r}; close names: {close}")
+    if missing := {"embed_dim", "vision_cfg", "text_cfg"} - set(found):
+        raise InputError(f"the configuration of the model {config.name} has no {', '.join(sorted(missing))}")
     return {**SIGLIP_START, **found} if loss == "siglip" else found
 
 
 def create_model(architecture: dict[str, Any]) -> Model:
     """A model with random weights (torch's generator decides them) that returns a dict of features, logit scale and logit bias.
 
-    Raises:
-        ConfigError: open_clip does not know a key of the architecture, or the images are not square.
+    Raises InputError where open_clip does not know a key of the architecture.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _write_config(Path(folder), architecture)
+        _write_config(Path(folder), architecture, preprocess={})
         try:
-            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, output_dict=True)
+            return open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, output_dict=True)
         except TypeError as error:
-            raise ConfigError(f"the model's configuration has a key that open_clip does not know: {error}") from None
-    image_size(model)
-    return model
+            raise InputError(f"the model's configuration has a key that open_clip does not know: {error}") from None
 
 
 def image_size(model: Model) -> int:
-    """Side of the square images that the model takes, in pixels. ConfigError where they are not square."""
+    """Side of the square images that the model takes, in pixels. InputError where they are not square."""
     height, width = open_clip.utils.to_2tuple(model.visual.preprocess_cfg["size"])
     if height != width:
-        raise ConfigError(f"the model takes images of {height} x {width} pixels; only square ones are trained here")
+        raise InputError(f"the model takes images of {height} x {width} pixels; only square ones are trained here")
     return int(width)
 
 
@@ -68,23 +60,19 @@ def create_tokenizer(config: ModelConfig, architecture: dict[str, Any]) -> Token
     """The tokenizer of the architecture, or the one in the folder ``config.tokenizer``.
 
     open_clip's own is byte-level: it needs no network and takes any script. Others come from Hugging Face.
-
-    Raises:
-        ConfigError: it is not on this machine and cannot be fetched; the message says what to fetch.
+    Raises InputError where it is not on this machine and cannot be fetched; the message says what to fetch.
     """
     text = architecture["text_cfg"]
-    options = {"context_length": text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})}
-    name = text.get("hf_tokenizer_name")
-    if not (name or config.tokenizer):
+    options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
+    source = config.tokenizer or text.get("hf_tokenizer_name")
+    if not source:
         return open_clip.SimpleTokenizer(**options)
     try:
-        return open_clip.tokenizer.HFTokenizer(config.tokenizer or name, tokenizer_mode=text.get("tokenizer_mode"), **options)
+        return open_clip.tokenizer.HFTokenizer(source, tokenizer_mode=text.get("tokenizer_mode"), **options)
     except (ImportError, OSError, ValueError) as error:
-        raise ConfigError(
-            f"the tokenizer {config.tokenizer or name} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}). It needs "
-            f"the package transformers; without a network, run `hf download {name or config.tokenizer} --local-dir FOLDER` where there "
-            "is one, bring the folder and set model.tokenizer to it"
-        ) from None
+        cause = f"the tokenizer {source} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})"
+        fetch = f"run `hf download {source} --local-dir FOLDER` where there is a network and set model.tokenizer to the folder"
+        raise InputError(f"{cause}; it needs the package transformers; {fetch}") from None
 
 
 def save_model(model: Model, architecture: dict[str, Any], tokenizer: Tokenizer, folder: Path, *, name: str) -> None:
@@ -94,14 +82,14 @@ def save_model(model: Model, architecture: dict[str, Any], tokenizer: Tokenizer,
     """
     _write_config(folder, architecture, preprocess=model.visual.preprocess_cfg)
     if open_clip.get_model_config(name) != architecture:
-        (folder / f"{Path(name).stem}.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
+        (folder / f"{name.replace('/', '-')}.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
     partial = folder / "open_clip_model.partial"
-    partial.write_bytes(safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
+    partial.write_bytes(save({key: value.contiguous() for key, value in model.state_dict().items()}))
     partial.replace(folder / "open_clip_model.safetensors")
 
 
-def _write_config(folder: Path, architecture: dict[str, Any], *, preprocess: dict[str, Any] | None = None) -> None:
-    content = {"model_cfg": architecture, "preprocess_cfg": preprocess or {}}
+def _write_config(folder: Path, architecture: dict[str, Any], *, preprocess: dict[str, Any]) -> None:
+    content = {"model_cfg": architecture, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 
 import pytest
@@ -13,7 +14,7 @@ from tests.world.demo import print_summary, run_demo
 
 
 def test_demo_runs_to_two_models_and_a_report(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    summary = run_demo(tmp_path, pages=30, images=200, steps=60)
+    summary = run_demo(tmp_path, pages=30, images=600, steps=60)
     print_summary(json.loads(json.dumps(summary)))
     kept = summary["pairs"]["kept"]
     assert 0 < kept["balanced"] < kept["unbalanced"] <= summary["pairs"]["unique"] <= summary["pairs"]["matched"]
@@ -21,5 +22,11 @@ def test_demo_runs_to_two_models_and_a_report(tmp_path: pathlib.Path, capsys: py
     for accuracy in summary["zero_shot_accuracy"].values():
         for of_lang in accuracy.values():
             assert all(0 <= x <= 1 for x in of_lang.values())
+    for place in ("W", "W/unbalanced"):
+        log = [json.loads(line) for line in (tmp_path / place / "model" / "log.jsonl").read_text().splitlines()]
+        losses = [line["loss"] for line in log if "loss" in line]
+        # An untrained model cannot tell the 64 pairs of a batch apart: ln 64.
+        assert losses[0] == pytest.approx(math.log(64), abs=0.5)
+        assert losses[-1] < losses[0]
     assert pathlib.Path(summary["report"]).is_file()
     assert "zero-shot accuracy" in capsys.readouterr().out

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from train.checkpoint import CheckpointError, load_newest, save_checkpoint
+from train.checkpoint import load_newest, save_checkpoint
+from train.config import InputError
 
 IDENTITY: dict[str, Any] = {"seed": 1}
 
@@ -67,5 +68,5 @@ def test_no_code_is_run_from_a_checkpoint(tmp_path: pathlib.Path) -> None:
 
 def test_another_identity_is_an_error(tmp_path: pathlib.Path) -> None:
     save_checkpoint(tmp_path, 1, state(1), keep=1)
-    with pytest.raises(CheckpointError, match="seed was 1 and is 2"):
+    with pytest.raises(InputError, match="seed was 1 and is 2"):
         load_newest(tmp_path, identity={"seed": 2})

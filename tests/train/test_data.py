@@ -18,9 +18,8 @@ from PIL import Image
 from balancing.pairs import IMAGES_SCHEMA, image_keys
 from balancing.sampling import CHOOSE, uniform
 from tests.train.tiny import encode, image_row, square, write_images
-from train.config import Config
-from train.data import DataError, EpochOrder, crop_box, decode, epoch_order, find_images, load_batches, share
-from train.distributed import Ranks
+from train.config import Config, InputError, parse
+from train.data import EpochOrder, Reader, crop_box, decode, find_images, share
 
 
 def tokenizer(texts: list[str]) -> torch.Tensor:
@@ -33,40 +32,39 @@ def samples(order: EpochOrder, streams: int, step: int = 0) -> list[list[tuple[i
     return [[pair for g, r in order.blocks(s, step) for pair in zip(g.tolist(), r.tolist(), strict=True)] for s in range(streams)]
 
 
+def shape(*, batch_size: int, streams: int, shuffle_rows: int, seed: int) -> Config:
+    train, data = {"steps": 1, "batch_size": batch_size, "seed": seed}, {"streams": streams, "shuffle_rows": shuffle_rows}
+    return parse({"model": {"name": ""}, "train": train, "data": data})
+
+
 @st.composite
-def shapes(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, int]]:
+def orders(draw: st.DrawFn) -> tuple[np.ndarray, Config, EpochOrder]:
     rows = np.array(draw(st.lists(st.integers(0, 30), min_size=1, max_size=12)))
     streams, per_step = draw(st.integers(1, 6)), draw(st.integers(1, 4))
-    return rows, {
-        "seed": draw(st.integers(0, 5)),
-        "epoch": draw(st.integers(0, 5)),
-        "batch_size": streams * per_step,
-        "streams": streams,
-        "shuffle_rows": draw(st.integers(1, 17)),
-    }
+    seed, shuffle_rows = draw(st.integers(0, 5)), draw(st.integers(1, 17))
+    config = shape(batch_size=streams * per_step, streams=streams, shuffle_rows=shuffle_rows, seed=seed)
+    return rows, config, EpochOrder(rows, config, draw(st.integers(0, 5)))
 
 
-@given(shapes())
+@given(orders())
 @settings(max_examples=200, deadline=None)
-def test_an_epoch_gives_each_sample_once_and_leaves_out_less_than_a_batch(shape: tuple[np.ndarray, dict[str, int]]) -> None:
-    rows, arguments = shape
-    order = EpochOrder(rows, **arguments)
-    per_stream = samples(order, arguments["streams"])
+def test_an_epoch_gives_each_sample_once_and_leaves_out_less_than_a_batch(drawn: tuple[np.ndarray, Config, EpochOrder]) -> None:
+    rows, config, order = drawn
+    per_stream = samples(order, config.data.streams)
     seen = [sample for stream in per_stream for sample in stream]
     everything = {(g, r) for g, n in enumerate(rows) for r in range(n)}
     assert {len(stream) for stream in per_stream} == {order.steps * order.per_step}
     assert len(set(seen)) == len(seen)
     assert set(seen) <= everything
-    assert len(everything) - len(seen) == rows.sum() % arguments["batch_size"]
+    assert len(everything) - len(seen) == rows.sum() % config.train.batch_size
 
 
-@given(shapes(), st.integers(0, 40))
+@given(orders(), st.integers(0, 40))
 @settings(max_examples=200, deadline=None)
-def test_from_a_step_on_is_the_end_of_the_whole(shape: tuple[np.ndarray, dict[str, int]], step: int) -> None:
-    rows, arguments = shape
-    order = EpochOrder(rows, **arguments)
-    whole = samples(order, arguments["streams"])
-    assert samples(order, arguments["streams"], step) == [stream[step * order.per_step :] for stream in whole]
+def test_from_a_step_on_is_the_end_of_the_whole(drawn: tuple[np.ndarray, Config, EpochOrder], step: int) -> None:
+    _, config, order = drawn
+    whole = samples(order, config.data.streams)
+    assert samples(order, config.data.streams, step) == [stream[step * order.per_step :] for stream in whole]
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 8))
@@ -77,10 +75,10 @@ def test_shares_laid_side_by_side_are_the_whole(n: int, ranks: int, workers: int
 
 def test_seed_and_epoch_change_the_order_and_nothing_else_does() -> None:
     rows = np.array([40, 40, 40])
-    arguments = {"batch_size": 12, "streams": 3, "shuffle_rows": 16}
-    orders = [samples(EpochOrder(rows, seed=s, epoch=e, **arguments), 3) for s, e in ((0, 0), (0, 0), (1, 0), (0, 1))]
-    assert orders[0] == orders[1]
-    assert len({str(o) for o in orders}) == 3
+    configs = [shape(batch_size=12, streams=3, shuffle_rows=16, seed=seed) for seed in (0, 0, 1, 0)]
+    found = [samples(EpochOrder(rows, config, epoch), 3) for config, epoch in zip(configs, (0, 0, 0, 1), strict=True)]
+    assert found[0] == found[1]
+    assert len({str(order) for order in found}) == 3
 
 
 def read(config: Config, *, ranks: int, workers: int, first_step: int = 0) -> list[tuple[list[int], int]]:
@@ -88,9 +86,9 @@ def read(config: Config, *, ranks: int, workers: int, first_step: int = 0) -> li
     config = _with(config, workers=workers)
     per_rank = []
     for rank in range(ranks):
-        place = Ranks(rank=rank, count=ranks, device=torch.device("cpu"))
-        batches = load_batches(find_images(config.data.paths), config, place, tokenizer=tokenizer, size=8, first_step=first_step)
-        per_rank.append([list(batch) for batch in batches])
+        streams = share(range(config.data.streams), rank, ranks)
+        reader = Reader(find_images(config.data.paths), config, streams, tokenizer=tokenizer, size=8, first_step=first_step)
+        per_rank.append(list(reader.batches(pin_memory=False)))
     out = []
     for parts_of_ranks in zip(*per_rank, strict=True):
         parts = [part for parts in parts_of_ranks for part in parts]
@@ -123,7 +121,7 @@ def test_samples_carry_their_own_text_drawn_anew_each_epoch(config: Callable[...
         start += n
     drawn = []
     for epoch in (0, 1):
-        order = epoch_order(found, config(), epoch)
+        order = EpochOrder(found.rows, config(), epoch)
         streams = samples(order, 4)
         for step in range(5):
             expected = []
@@ -147,9 +145,8 @@ def test_what_cannot_be_read_is_named_with_its_file_and_row(config: Callable[...
     rows[5] = image_row("i5", b"", ["text"])
     rows[9] = image_row("i9", good, [])
     write_images(tmp_path, rows, parts=1, row_group_size=4)
-    place = Ranks(rank=0, count=1, device=torch.device("cpu"))
     made = config(data={"paths": [str(tmp_path)]}, train={"steps": 1})
-    [[part]] = load_batches(find_images([str(tmp_path)]), made, place, tokenizer=tokenizer, size=8, first_step=0)
+    [part] = Reader(find_images([str(tmp_path)]), made, range(4), tokenizer=tokenizer, size=8, first_step=0)
     named = sorted(what.partition("part-00000.parquet, ")[2].partition(":")[0] for what in part.bad)
     assert named == ["row group 0, row 3, i3", "row group 1, row 1, i5", "row group 2, row 1, i9"]
     assert part.images.shape == (16, 8, 8, 3)
@@ -157,31 +154,31 @@ def test_what_cannot_be_read_is_named_with_its_file_and_row(config: Callable[...
 
 
 def test_inputs_that_cannot_be_used_are_named(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(DataError, match="give --data"):
+    with pytest.raises(InputError, match="give --data"):
         find_images([])
-    with pytest.raises(DataError, match=r"no part-\*\.parquet in"):
+    with pytest.raises(InputError, match=r"no part-\*\.parquet in"):
         find_images([str(tmp_path / "nowhere")])
     cut = write_images(tmp_path / "cut", [image_row("a", b"x", ["t"])], parts=1) / "part-00000.parquet"
     cut.write_bytes(cut.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"cut/part-00000\.parquet is not a whole Parquet file"):
+    with pytest.raises(InputError, match=r"cut/part-00000\.parquet cannot be read as Parquet"):
         find_images([str(tmp_path / "cut")])
     (tmp_path / "other").mkdir()
     pq.write_table(pa.table({"image_id": ["a"], "url": ["u"]}), tmp_path / "other" / "part-0.parquet")
-    with pytest.raises(DataError, match="has no column jpeg, texts"):
+    with pytest.raises(InputError, match="has no column jpeg, texts"):
         find_images([str(tmp_path / "other")])
     write_images(tmp_path / "empty", [], parts=2)
-    with pytest.raises(DataError, match="no images in"):
+    with pytest.raises(InputError, match="no images in"):
         find_images([str(tmp_path / "empty")])
     unfinished = write_images(tmp_path / "unfinished", [image_row("a", b"x", ["t"])], parts=1)
     (unfinished / "stage.json").write_text("{}")
-    with pytest.raises(DataError, match="not finished"):
+    with pytest.raises(InputError, match="not finished"):
         find_images([str(unfinished)])
 
 
 def test_parts_without_rows_and_single_files_are_fine(tmp_path: pathlib.Path, images: pathlib.Path) -> None:
     pq.write_table(IMAGES_SCHEMA.empty_table(), tmp_path / "part-9.parquet")
     found = find_images([str(tmp_path), str(images / "part-00001.parquet"), f"file://{images}"])
-    assert (int(found.rows.sum()), len(found.files)) == (28 + 83, 5)
+    assert (int(found.rows.sum()), len({file for file, _ in found.groups})) == (28 + 83, 5)
     assert found.fingerprint != find_images([str(images)]).fingerprint
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from train import evaluate as module
-from train.config import ConfigError
-from train.evaluate import accuracy_per_class, embed_classes, embed_images, evaluate, zero_shot_accuracy
+from train.config import InputError
+from train.evaluate import accuracy_per_class, embed_classes, embed_images, evaluate
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 
@@ -39,8 +39,8 @@ def tokenizer(texts: list[str]) -> torch.Tensor:
 
 def test_zero_shot_accuracy_per_class() -> None:
     images = [Image.new("RGB", (6, 5), COLOURS[i]) for i in (0, 0, 1, 0)]
-    prompts = [["red", "so red"], ["green"], ["blue"]]
-    found = zero_shot_accuracy(Fake(), tokenizer, images, [0, 0, 1, 1], prompts)
+    classes = embed_classes(Fake(), tokenizer, [["red", "so red"], ["green"], ["blue"]])
+    found = accuracy_per_class(embed_images(Fake(), images), [0, 0, 1, 1], classes)
     np.testing.assert_array_equal(found, [1.0, 0.5, np.nan])
 
 
@@ -52,14 +52,17 @@ def test_batches_do_not_change_the_embeddings(monkeypatch: pytest.MonkeyPatch) -
     assert whole.shape == (10, 3)
 
 
-def test_classes_are_embedded_as_open_clip_does_it() -> None:
+def test_classes_are_embedded_as_open_clip_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_clip.CLIP(
         8, {"image_size": 8, "patch_size": 4, "width": 8, "head_width": 8, "layers": 1}, {"width": 8, "heads": 1, "layers": 1}
     )
     words, templates = ["cat", "собака", "猫"], ["a photo of a {}.", "{}!"]
     tokenize = open_clip.SimpleTokenizer()
+    monkeypatch.setattr(module, "BATCH_SIZE", 4)
     ours = embed_classes(model, tokenize, [[t.format(w) for t in templates] for w in words])
     torch.testing.assert_close(ours, open_clip.build_zero_shot_classifier(model, tokenize, words, templates).T)
+    uneven = embed_classes(model, tokenize, [["a", "b", "c"], ["a"], ["b", "c"]])
+    torch.testing.assert_close(uneven[1], model.encode_text(tokenize(["a"]), normalize=True)[0].detach())
 
 
 def test_accuracy_against_a_loop() -> None:
@@ -94,9 +97,9 @@ def test_folders_and_languages(held_out: pathlib.Path) -> None:
 def test_what_is_missing_is_named(held_out: pathlib.Path) -> None:
     prompts = held_out / "prompts.json"
     prompts.write_text('{"en": [["red"], ["green"]]}')
-    with pytest.raises(ConfigError, match="en needs prompts for each of the 11 classes"):
+    with pytest.raises(InputError, match="en needs prompts for each of the 11 classes"):
         evaluate(Fake(), tokenizer, str(held_out / "images"), str(prompts))
-    with pytest.raises(ConfigError, match="no image in"):
+    with pytest.raises(InputError, match="no image in"):
         evaluate(Fake(), tokenizer, str(held_out), str(prompts))
 
 
