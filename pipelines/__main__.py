@@ -32,12 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"worldclip: there is no job {job!r}\n\n{usage()}", file=sys.stderr)
         return 2
     # Beam's modules warn about parts of it that this project does not use.
-    logging.getLogger().setLevel(logging.ERROR)
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
     try:
         run_job(job, rest)
     except JobError as error:
         print(f"worldclip {job}: {error}", file=sys.stderr)
         return error.exit_code
+    finally:
+        root.setLevel(before)
     return 0
 
 
