@@ -6,6 +6,12 @@ import os
 import pathlib
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run: whether a change passes must not depend on luck. HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
