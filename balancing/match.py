@@ -19,26 +19,40 @@ from metadata.text import space_texts
 
 #: Rows that are matched together: a group opens each automaton at most once. About 1 GB for texts of usual length.
 GROUP_ROWS = 1_000_000
+#: Bytes of their strings: one page of a long address gives a pair per tag, and every pair repeats the address.
+GROUP_BYTES = 1 << 30
 
 #: Texts → (LID label, score, metadata language) per text.
 Identify = Callable[[Sequence[str]], tuple[Sequence[str], np.ndarray, Sequence[str]]]
 OpenMatcher = Callable[[str], Matcher]
 
 
-def in_groups(pairs: Iterable[pa.Table], rows: int = GROUP_ROWS) -> Iterator[pa.Table]:
-    """The same rows in the same order in tables of exactly ``rows`` (the last may be shorter), so that the cut of the input does not
-    show."""
+def in_groups(pairs: Iterable[pa.Table], rows: int = GROUP_ROWS, size: int = GROUP_BYTES) -> Iterator[pa.Table]:
+    """The same rows (PAIR_SCHEMA) in the same order in tables of as many as ``rows`` and ``size`` bytes of strings allow, one row at
+    least: where one ends depends on the rows alone, so that the cut of the input does not show."""
     held: list[pa.Table] = []
+    n = used = 0
     for table in pairs:
-        while len(table):
-            missing = rows - sum(map(len, held))
-            held.append(table.slice(0, missing))
-            table = table.slice(missing)
-            if sum(map(len, held)) == rows:
+        grown = np.cumsum(_string_bytes(table))
+        first = 0
+        while first < len(table):
+            before = int(grown[first - 1]) if first else 0
+            end = min(first + rows - n, int(np.searchsorted(grown, before + size - used, side="right")))
+            if end == first and not held:
+                end += 1
+            if end > first:
+                held.append(table.slice(first, end - first))
+                n, used, first = n + end - first, used + int(grown[end - 1]) - before, end
+            if n == rows or first < len(table):
                 yield pa.concat_tables(held)
-                held = []
+                held, n, used = [], 0, 0
     if held:
         yield pa.concat_tables(held)
+
+
+def _string_bytes(pairs: pa.Table) -> np.ndarray:
+    """Bytes of each row's strings: int64, shape (rows,)."""
+    return np.add.reduce([pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64) for column in pairs.itercolumns()])
 
 
 def _encode(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:

@@ -29,7 +29,7 @@ def row_groups_of(file: BinaryIO) -> list[tuple[int, int]]:
     try:
         parquet = pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
-        if not _is_damage(error):
+        if not is_damage(error):
             raise
         raise ValueError(f"no Parquet file ({error})") from None
     missing = [name for name in ("url", "text") if name not in parquet.schema_arrow.names]
@@ -45,7 +45,7 @@ def row_groups_of(file: BinaryIO) -> list[tuple[int, int]]:
     return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
-def _is_damage(error: Exception) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether the bytes are at fault: Arrow's own OSError has no number, that of a failing disk or network has one, or another class."""
     return isinstance(error, pa.ArrowInvalid) or (type(error) is OSError and error.errno is None)
 
@@ -55,7 +55,7 @@ def _until_damage(batches: Iterator[pa.RecordBatch], *, tally: Tally) -> Iterato
     try:
         yield from batches
     except (pa.ArrowInvalid, OSError) as error:
-        if not _is_damage(error):
+        if not is_damage(error):
             raise
         tally.damaged("damaged_parquet", place=tally.read, detail=str(error))
 

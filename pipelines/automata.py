@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from functools import cache
 
@@ -29,10 +30,15 @@ def _about(entries_url: str, lang: str) -> tuple[str, str]:
 
 
 class Automata:
-    """Opens matchers by language; the least recently used go when their files' sizes pass ``budget`` bytes together."""
+    """Opens matchers by language; the least recently used go when their files' sizes pass ``budget`` bytes together.
 
-    def __init__(self, entries_url: str, engine: str, budget: int) -> None:
-        self._url, self._engine, self._budget = entries_url, engine, budget
+    ``entries_id``: the id of the finished stage that lies at ``entries_url``.
+    """
+
+    def __init__(self, entries_url: str, entries_id: str, engine: str, budget: int) -> None:
+        self._url, self._id, self._engine, self._budget = entries_url, entries_id, engine, budget
+        # Runners work on several units of a process at a time, in threads.
+        self._lock = threading.Lock()
         self._held: OrderedDict[str, tuple[int, Matcher]] = OrderedDict()
         self.loads = 0
 
@@ -42,14 +48,15 @@ class Automata:
         Raises:
             JobError: its file is absent, damaged or belongs to other entries.
         """
-        if lang not in self._held:
-            size, matcher = self._load(lang)
-            while self._held and sum(s for s, _ in self._held.values()) + size > self._budget:
-                self._held.popitem(last=False)
-            self._held[lang] = size, matcher
-            self.loads += 1
-        self._held.move_to_end(lang)
-        return self._held[lang][1]
+        with self._lock:
+            if lang not in self._held:
+                size, matcher = self._load(lang)
+                while self._held and sum(s for s, _ in self._held.values()) + size > self._budget:
+                    self._held.popitem(last=False)
+                self._held[lang] = size, matcher
+                self.loads += 1
+            self._held.move_to_end(lang)
+            return self._held[lang][1]
 
     def _load(self, lang: str) -> tuple[int, Matcher]:
         checksum, rules = _about(self._url, lang)
@@ -57,7 +64,8 @@ class Automata:
             entries = read_part(storage.join(self._url, f"{lang}.parquet"), columns=["entry"])["entry"].to_pylist()
             return 110 * len(entries), PyahocorasickMatcher(entries, rule_set(rules))
         url = automaton_url(self._url, lang)
-        data = storage.cached_copy(url, f"{lang}-{checksum}.automaton").read_bytes()
+        # Not named by the checksum: the same entries under another rule set have another automaton.
+        data = storage.cached_copy(url, f"{lang}-{self._id}.automaton").read_bytes()
         try:
             return len(data), open_automaton(data, entries_checksum=checksum)
         except AutomatonError as error:
@@ -67,4 +75,4 @@ class Automata:
 @cache
 def automata(entries_url: str, entries_id: str, engine: str, budget: int) -> Automata:
     """One :class:`Automata` a process, whatever the number of units it works on. ``entries_id`` tells remade entries from the old."""
-    return Automata(entries_url, engine, budget)
+    return Automata(entries_url, entries_id, engine, budget)

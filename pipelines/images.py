@@ -31,6 +31,8 @@ respected."""
 
 #: Images of a row group: what the trainer holds at once; about 15 MB.
 ROW_GROUP_IMAGES = 256
+#: Bytes of them at which it ends before that. Writing one takes about three times as much.
+ROW_GROUP_BYTES = 256 << 20
 
 FAILED_SCHEMA = pa.schema([("image_id", pa.string()), ("url", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
@@ -81,6 +83,7 @@ def fetch_images(wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[st
     tally.read += len(urls)
     rows: list[dict[str, Any]] = []
     alive: list[int] = []
+    size = 0
 
     def row_group() -> pa.Table:
         images = pa.Table.from_pylist(rows, schema=pa.schema([f for f in IMAGES_SCHEMA if f.name != "texts"]))
@@ -98,12 +101,13 @@ def fetch_images(wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[st
                 about = {"width": image.width, "height": image.height, "sha256": image.sha256}
                 rows.append({"image_id": ids[fetched.index], "url": urls[fetched.index], "jpeg": image.jpeg, **about})
                 alive.append(fetched.index)
+                size += len(image.jpeg)
         if reason:
             tally.drop(reason)
             failed.append({"image_id": ids[fetched.index], "url": urls[fetched.index], "reason": reason, "detail": detail})
-        if len(rows) == ROW_GROUP_IMAGES:
+        if len(rows) == ROW_GROUP_IMAGES or size >= ROW_GROUP_BYTES:
             yield row_group()
-            rows, alive = [], []
+            rows, alive, size = [], [], 0
     if rows:
         yield row_group()
 
@@ -152,7 +156,14 @@ def build(pipeline: beam.Pipeline, stage: Stage, config: ImagesConfig, shards: i
 def main(config: ImagesConfig, beam_args: Sequence[str]) -> None:
     curated = open_stage(config.curated, "balance")
     shards = max(1, -(-curated.manifest["rows"] // config.images_per_part))
-    parameters = {"images_per_part": config.images_per_part, "max_side": config.max_side, "respect_opt_out": not config.ignore_opt_out}
+    # Not what only makes a fetch likelier to succeed: more retries or time go on with what is there.
+    parameters = {
+        "images_per_part": config.images_per_part,
+        "max_side": config.max_side,
+        "respect_opt_out": not config.ignore_opt_out,
+        "allow_private": config.allow_private,
+        "allow_files": config.allow_files,
+    }
     stage = Stage(url=config.output, kind="images", parameters=parameters, upstream={"balance": curated.id}, limits=config.limits)
     if stage.begin([Unit(name=f"{i:05}", path=f"shard {i}", index=i) for i in range(shards)]):
         run(partial(build, stage=stage, config=config, shards=shards), [stage], beam_args=beam_args, workers=config.workers)

@@ -11,7 +11,7 @@ import posixpath
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import apache_beam as beam
 import pyarrow as pa
@@ -128,9 +128,9 @@ def merge_unigrams(unit: Unit, *, stage: Stage, blocks: Stage) -> None:
     write_ngrams(stage, unit, pa.table([table["gram"], table["count"], pa.nulls(len(table), pa.float64())], schema=NGRAM_SCHEMA))
 
 
-@cache
+@lru_cache(maxsize=1)
 def unigrams_of(urls: tuple[str, ...], etag: str) -> pa.Table:
-    """The unigrams of a language from all its parts, held by the process; ``etag`` changes with the dumps."""
+    """The unigrams of a language from all its parts, the last one's held by the process; ``etag`` changes with the dumps."""
     return pa.concat_tables(read_part(url, columns=NGRAM_SCHEMA.names) for url in urls)
 
 

@@ -14,13 +14,14 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from balancing.own import is_damage
 from metadata.tally import DeadLetter, Tally, add_counters
 from pipelines import storage
 from pipelines.errors import JobError
@@ -144,7 +145,11 @@ def read_footer(url: str) -> Footer | None:
             metadata = pq.read_metadata(f)
             about = json.loads((metadata.metadata or {})[_FOOTER])
             return Footer(**about, rows=metadata.num_rows, bytes=size)
-        except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError):
+        except OSError as error:
+            if not is_damage(error):
+                raise
+            return None
+        except (KeyError, ValueError, TypeError):
             return None
 
 
@@ -223,12 +228,16 @@ class Stage:
         before = {u.name: u for u in self.units()} if storage.exists(self.at(_UNITS)) else {}
         now = {u.name: u for u in units}
         gone = sorted(before.keys() - now.keys())
-        if gone and not derived:
+        # A changed file may be cut into fewer units than before, and is still given.
+        paths = {u.path for u in units}
+        lost = [name for name in gone if before[name].path not in paths]
+        if lost and not derived:
             raise JobError(
-                f"{self.url} was begun with {len(gone)} inputs that are not given now (the first: {before[gone[0]].path}): "
+                f"{self.url} was begun with {len(lost)} inputs that are not given now (the first: {before[lost[0]].path}): "
                 f"give them again, or choose another --output"
             )
-        changed = sorted(n for n in before.keys() & now.keys() if (before[n].size, before[n].etag) != (now[n].size, now[n].etag))
+        # All but the URL: inputs may move. A unit that stands for another range of its input is another unit, whatever its name.
+        changed = sorted(n for n in before.keys() & now.keys() if replace(before[n], url="") != replace(now[n], url=""))
         if before.keys() == now.keys() and not changed and storage.exists(self.at(SUCCESS)):
             return False
         storage.remove(self.at(SUCCESS))
@@ -471,6 +480,8 @@ def read_part(url: str, *, columns: Sequence[str] | None = None, filters: Any = 
         try:
             return pq.read_table(f, columns=None if columns is None else list(columns), filters=filters)
         except (pa.ArrowInvalid, OSError) as error:
+            if not is_damage(error):
+                raise
             raise JobError(f"{url} is damaged ({error}): delete it and run its job again") from error
 
 

@@ -11,6 +11,7 @@ import pathlib
 import posixpath
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -52,10 +53,15 @@ def local_path(url: str) -> str:
 
 
 def join(root: str, *parts: str) -> str:
-    """A path below ``root``; a part that is a URL or an absolute path stands for itself."""
+    """A path below ``root``, or beside it: ``..`` is resolved. A part that is a URL or an absolute path stands for itself."""
     if parts and "://" in parts[-1]:
         return parts[-1]
-    return posixpath.join(root.rstrip("/") or "/", *parts)
+    joined = posixpath.join(root.rstrip("/") or "/", *parts)
+    if ".." not in posixpath.join("", *parts).split("/"):
+        return joined
+    # An object store takes ".." for a name.
+    protocol, colon, path = joined.rpartition("://")
+    return protocol + colon + posixpath.normpath(path)
 
 
 def parent(url: str) -> str:
@@ -162,14 +168,13 @@ def writing(url: str) -> Iterator[pathlib.Path]:
     with _refusal_told(url):
         if local:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=os.path.dirname(path) if local else None)
-    os.close(handle)
-    temporary = pathlib.Path(name)
+        temporary = pathlib.Path(os.path.dirname(path) if local else tempfile.gettempdir(), f"{_TEMPORARY}{uuid.uuid4().hex}")
+        # mkstemp's files are their owner's alone, and a process can only learn its umask by setting it, under the feet of its threads.
+        temporary.touch(exist_ok=False)
     try:
         yield temporary
         with _refusal_told(url):
             if local:
-                os.chmod(temporary, 0o666 & ~_umask())
                 os.replace(temporary, path)
             else:
                 fs.put_file(str(temporary), path)
@@ -185,12 +190,6 @@ def _refusal_told(url: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise JobError(f"{url}: cannot be written to ({reason}); choose another --output or mend its permissions") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_bytes(url: str, data: bytes) -> None:

@@ -23,7 +23,7 @@ def main() -> int:
     add("--config", required=True, help="TOML file, or the name of one that comes with the package (toy.toml, flickr8k.toml, …)")
     add("--data", nargs="+", default=[], help="images: directories of part-*.parquet or files, local or fsspec URLs")
     add("--output", required=True, type=Path, help="local folder for checkpoints, log.jsonl and the model")
-    add("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="overrides the file, e.g. --set train.steps=100")
+    add("--set", nargs="+", action="extend", default=[], metavar="TABLE.KEY=VALUE", help="overrides the file, e.g. train.steps=100")
     arguments = parser.parse_args()
     # open_clip tells through the root logger how it builds a model; other ranks repeat what the first one says.
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

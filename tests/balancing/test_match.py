@@ -229,6 +229,21 @@ def test_groups_hold_exactly_so_many_rows(sizes: list[int], rows: int) -> None:
     assert all(0 < len(group) <= rows for group in groups)
 
 
+@given(ROWS, st.lists(st.integers(0, 25), max_size=4), st.integers(1, 9), st.integers(1, 120))
+def test_groups_end_where_the_rows_say_however_the_input_is_cut(rows: list[Row], cuts: list[int], most: int, size: int) -> None:
+    expected: list[list[Row]] = []
+    n_bytes = 0
+    for image, text, source in rows:
+        row_bytes = len(f"{image}http://{image}{text}{source}".encode())
+        if not expected or len(expected[-1]) == most or n_bytes + row_bytes > size:
+            expected.append([])
+            n_bytes = 0
+        expected[-1].append((image, text, source))
+        n_bytes += row_bytes
+    groups = in_groups(to_tables(rows, cuts), most, size)
+    assert [list(zip(*(g[name].to_pylist() for name in ("image_id", "text", "source")), strict=True)) for g in groups] == expected
+
+
 @given(ROWS | REPEATING, st.lists(st.integers(0, 25), max_size=3))
 def test_repeated_pairs_are_dropped_in_order(rows: list[Row], cuts: list[int]) -> None:
     tally = Tally()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -165,6 +167,29 @@ def test_fewer_inputs_are_refused(place: str) -> None:
     assert contents(stage.url) == before
 
 
+def test_units_of_other_ranges_of_an_input_are_done_again(place: str) -> None:
+    def run(pieces: list[Unit]) -> list[tuple[int, int]]:
+        stage.begin(pieces)
+        todo = [unit for unit in stage.units() if not stage.has_part(unit)]
+        for unit in todo:
+            tally = Tally(read=unit.length, emitted=unit.length)
+            stage.write_part(unit, pa.table({"row": range(unit.offset, unit.offset + unit.length)}), tally)
+        return sorted((unit.offset, unit.length) for unit in todo)
+
+    def piece(offset: int, length: int, etag: str = "1") -> Unit:
+        return Unit(name=f"u{offset}", path="a.parquet", etag=etag, offset=offset, length=length)
+
+    stage = make_stage(storage.join(place, "out"))
+    assert run([piece(0, 4)]) == [(0, 4)]
+    # A version of the program that cuts files otherwise.
+    assert run([piece(0, 2), piece(2, 2)]) == [(0, 2), (2, 2)]
+    assert stage.finish()["read"] == 4
+    # The file was written anew with one row group.
+    assert run([piece(0, 3, "2")]) == [(0, 3)]
+    assert stage.finish()["read"] == 3
+    assert [name for name in storage.listing(stage.url) if name.startswith("part-")] == ["part-u0.parquet"]
+
+
 def test_fewer_derived_units_are_forgotten(place: str) -> None:
     units = make_inputs(place, LINES | {"d.txt": "bad two three four five six"})
     stage = make_stage(storage.join(place, "out"), limits=Limits(bad_records=1))
@@ -273,6 +298,21 @@ def test_an_exception_in_the_middle_leaves_no_part(place: str) -> None:
     gc.collect()
     assert contents(place) == {}
     assert not stage.has_part(unit)
+
+
+def test_a_connection_that_breaks_is_no_damage(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (unit, *_), stage = make_inputs(place, LINES), make_stage(storage.join(place, "out"), limits=Limits(bad_records=1))
+    do(stage, unit)
+
+    class Broken(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
+
+    body = storage.read_bytes(stage.part_url(unit))
+    monkeypatch.setattr(storage, "open_read", lambda _: Broken(body))
+    for read in (read_part, read_footer):
+        with pytest.raises(ConnectionResetError):
+            read(stage.part_url(unit))
 
 
 def test_books_that_do_not_close_are_a_defect(place: str) -> None:

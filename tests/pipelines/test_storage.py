@@ -123,6 +123,15 @@ def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
 
 
+def test_writing_in_threads_leaves_the_umask_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(_: int) -> int:
+        raise AssertionError("the umask belongs to all threads")
+
+    monkeypatch.setattr(os, "umask", touched)
+    storage.write_bytes(str(tmp_path / "x"), b"1")
+    assert (tmp_path / "x").read_bytes() == b"1"
+
+
 def test_a_place_that_cannot_be_written_to_is_told_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     url = str(tmp_path / "file" / "out.json")
@@ -211,6 +220,9 @@ def test_remove_temporary_takes_only_temporaries(tmp_path: Path) -> None:
         ("gs://bucket/W/", ("a",), "gs://bucket/W/a"),
         ("gs://bucket/W", ("s3://other/x",), "s3://other/x"),
         ("W", ("/abs",), "/abs"),
+        ("gs://bucket/W/t", ("../counts",), "gs://bucket/W/counts"),
+        ("W", (".", "../x/../counts"), "counts"),
+        ("gs://bucket/W", ("a..b",), "gs://bucket/W/a..b"),
     ],
 )
 def test_join(root: str, parts: tuple[str, ...], joined: str) -> None:
@@ -224,6 +236,7 @@ def test_parent() -> None:
 def test_relative_is_undone_by_join(place: str, tmp_path: Path) -> None:
     counts, directory = storage.join(place, "x/counts"), storage.join(place, "y")
     assert storage.relative(counts, directory) == "../x/counts"
+    assert storage.join(directory, storage.relative(counts, directory)) == counts
     assert storage.relative(directory, directory) == "."
     assert storage.relative("memory://b/x", str(tmp_path)) == "memory://b/x"
 

@@ -216,12 +216,12 @@ def test_the_logit_scale_stays_below_its_limit(config: Make, tmp_path: pathlib.P
 @pytest.mark.parametrize(("outcome", "code"), [(True, 0), (False, 143), (InputError("x"), 2), (NotFiniteError("x"), 1)])
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, outcome: Any, code: int) -> None:
     def train(config: Config, output: pathlib.Path) -> bool:
-        assert (config.train.steps, config.data.paths, output) == (7, ("a", "b"), tmp_path)
+        assert (config.train.steps, config.schedule.warmup, config.data.paths, output) == (7, 2, ("a", "b"), tmp_path)
         if isinstance(outcome, Exception):
             raise outcome
         return bool(outcome)
 
     arguments = ["train", "--config", "toy.toml", "--data", "a", "b", "--output", str(tmp_path)]
     monkeypatch.setattr(command, "train", train)
-    monkeypatch.setattr(sys, "argv", [*arguments, "--set", "train.steps=7", "--set", "schedule.warmup=2"])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--set", "train.steps=7", "schedule.warmup=3", "--set", "schedule.warmup=2"])
     assert command.main() == code
