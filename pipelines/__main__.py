@@ -40,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JobError as error:
         print(f"worldclip {job}: {error}", file=sys.stderr)
         return error.exit_code
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # A runner hands an interruption on as its own error.
+        if "KeyboardInterrupt" not in f"{type(error).__name__}: {error}":
+            raise
+        print(f"worldclip {job}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
     finally:
         root.setLevel(before)
     return 0

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from pipelines.errors import JobError
 from pipelines.options import JobConfig, option
-from pipelines.stage import Stage
+from pipelines.stage import MERGED_FROM, Stage
 
 ABOUT = """Finish a stage whose parts are all there.
 
 A job does this itself as its last step. This is for a stage whose job ended before it, or that failed for too much bad input which you
-accept: give a higher --max-bad-records or --max-bad-files."""
+accept: give a higher --max-bad-records or --max-bad-files. For ngrams and titles, which have two steps, run the job itself again
+instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,4 +24,9 @@ class FinishConfig(JobConfig):
 def main(config: FinishConfig, beam_args: Sequence[str]) -> None:
     if beam_args:
         raise JobError(f"finish does not know {beam_args[0]}")
-    Stage.begun(config.output, config.limits).finish()
+    stage = Stage.begun(config.output, config.limits)
+    if stage.kind in MERGED_FROM:
+        raise JobError(
+            f"{config.output}: its first step may not be accepted yet; run worldclip {stage.kind} again with the limits that you accept"
+        )
+    stage.finish()

@@ -23,6 +23,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines import storage
 from pipelines.errors import JobError, message_of
+from pipelines.processes import module_environment, python_module
 from pipelines.stage import Stage, Unit
 
 #: The embedded default. ``DirectRunner`` is a switch that may fetch another runner from the network; it is read as this one.
@@ -109,7 +110,7 @@ def _runner(options: PipelineOptions) -> PipelineRunner | None:
         return None
     # In this mode the runner would start Beam's own worker program, whatever the environment is.
     direct.direct_running_mode = "in_memory"
-    command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+    command = shlex.join(["env", f"PYTHONPATH={module_environment()['PYTHONPATH']}", *python_module("pipelines.worker")])
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 

@@ -17,6 +17,7 @@ from balancing.pairs import IMAGES_SCHEMA
 from balancing.siblings import range_of
 from metadata.tally import Tally
 from pipelines import storage
+from pipelines.errors import JobError
 from pipelines.fetch import FetchConfig, fetch_all
 from pipelines.graph import Begin, FinishStage, run
 from pipelines.imaging import ImageError, prepare_image
@@ -112,6 +113,18 @@ def fetch_images(wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[st
         yield row_group()
 
 
+def nothing_fetched(unit: Unit, tally: Tally) -> str:
+    """What to tell when not one image of a shard arrived: an outage or a missing option, not dead links."""
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in tally.dropped.most_common())
+    if "scheme" in tally.dropped:
+        hint = "file:// addresses are read only with --allow-files (and into another --output)."
+    elif "private_address" in tally.dropped:
+        hint = "addresses inside a private network are fetched only with --allow-private (and into another --output)."
+    else:
+        hint = "is there a network? Not finished: run the same command again"
+    return f"none of the {tally.read:,} images of {unit.path} could be fetched ({reasons}): {hint}"
+
+
 def write_shard(element: tuple[int, dict[str, Any]], *, stage: Stage, config: ImagesConfig) -> int:
     """Fetch one shard and write its part, unless it is there; 1, so that the shards can be counted."""
     _, joined = element
@@ -122,6 +135,8 @@ def write_shard(element: tuple[int, dict[str, Any]], *, stage: Stage, config: Im
         with stage.part(unit, IMAGES_SCHEMA, tally) as writer:
             for images in fetch_images(gather_images(tables), config=config, failed=failed, tally=tally) if tables else ():
                 writer.write(images, row_group_rows=ROW_GROUP_IMAGES)
+            if tally.read and not tally.emitted:
+                raise JobError(nothing_fetched(unit, tally))
             with storage.writing(stage.at("failed", stage.part_name(unit))) as path:
                 pq.write_table(pa.Table.from_pylist(failed, schema=FAILED_SCHEMA), path, compression="zstd")
     return 1

@@ -30,14 +30,20 @@ JOBS = {
 }
 
 
+def config_class(job: str) -> type[Any]:
+    """The options of a job."""
+    found: type[Any] = getattr(importlib.import_module(f"pipelines.{job}"), JOBS[job][0])
+    return found
+
+
 def read_command(job: str, argv: Sequence[str]) -> tuple[Any, list[str]]:
     """The config of a job from its command line, and Beam's own options. Ends the process on a wrong option, as command lines do.
 
     Raises:
         JobError: neither the job nor Beam knows an option.
     """
-    module: Any = importlib.import_module(f"pipelines.{job}")
-    config, beam_args = parse(getattr(module, JOBS[job][0]), argv, job=job, about=module.ABOUT)
+    about = importlib.import_module(f"pipelines.{job}").ABOUT
+    config, beam_args = parse(config_class(job), argv, job=job, about=about)
     if beam_args:
         # Beam takes a second to import, which the jobs without it need not wait for.
         importlib.import_module("pipelines.graph").check_beam_args(beam_args)
@@ -56,10 +62,20 @@ def run_job(job: str, argv: Sequence[str]) -> None:
         return
     config, beam_args = read_command(job, argv)
     started = time.monotonic()
-    module.main(config, beam_args)
     output = getattr(config, "output", "")
-    if output and storage.exists(storage.join(output, SUCCESS)):
+    before = _made(output)
+    module.main(config, beam_args)
+    after = _made(output)
+    if after and after == before:
+        print(f"{job}: already finished → {output}", flush=True)
+    elif after:
         print(summary(job, output, time.monotonic() - started), flush=True)
+
+
+def _made(output: str) -> str:
+    """A tag that changes when the stage in a directory is finished anew; empty while it is not."""
+    marker = storage.join(output, SUCCESS)
+    return storage.expand((marker,))[0].etag if output and storage.exists(marker) else ""
 
 
 def summary(job: str, output: str, seconds: float) -> str:

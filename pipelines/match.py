@@ -140,6 +140,9 @@ def plan(config: MatchConfig) -> tuple[Stage, list[Unit]]:
         limits=config.limits,
     )
     files = storage.expand(config.input)
+    parquet = [file.url for file in files if file.url.endswith(".parquet")]
+    if parquet and config.format != "parquet":
+        raise JobError(f"{parquet[0]} is Parquet: add --format parquet")
     return stage, own_units(files) if config.format == "parquet" else units_of_files(files)
 
 

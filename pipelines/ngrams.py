@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import apache_beam as beam
@@ -47,28 +47,36 @@ class NgramsConfig(JobConfig):
     )
 
 
-def wiki_of(url: str) -> str:
-    """Code of the Wikipedia that a dump comes from; empty if it cannot be told or is not in the language table.
-
-    It stands in the dump. Where the file is named as published dumps are (``dewiki-…``) and the dump says something else, the name is
-    believed: tools that cut or merge dumps are known to leave the head of another one in place.
-    """
+def wikis_of(url: str) -> tuple[str, str]:
+    """The dbname of the Wikipedia that a dump's file name says, and the one that its head says; empty where there is none."""
     named = language_of_dbname(posixpath.basename(url).partition("-")[0])
     try:
         with storage.open_read(url) as f:
             found = language_of_dbname(read_site(f))
     except DumpError:
         found = None
-    if named and found and named != found:
-        print(f"{url}: the dump says that it is {found.dbname}, its name says {named.dbname}: read as {named.dbname}", file=sys.stderr)
-    wiki = named or found
-    return wiki.code if wiki else ""
+    return named.dbname if named else "", found.dbname if found else ""
 
 
 def dump_units(files: Sequence[storage.FileInfo]) -> list[Unit]:
-    """A unit per dump; ``group`` is its Wikipedia. Index files of multistream dumps are passed over."""
+    """A unit per dump; ``group`` is the code of its Wikipedia, empty if it cannot be told. Index files of multistream dumps are passed
+    over.
+
+    Which Wikipedia it is stands in the dump. Where the file is named as published dumps are (``dewiki-…``) and the dump says something
+    else, the name is believed: tools that cut or merge dumps are known to leave the head of another one in place.
+    """
+    units, differing = [], []
     dumps = [f for f in files if "-multistream-index.txt" not in f.url]
-    return [Unit(name=u.name, path=u.path, url=u.url, size=u.size, etag=u.etag, group=wiki_of(u.url)) for u in units_of_files(dumps)]
+    for unit in units_of_files(dumps):
+        named, found = wikis_of(unit.url)
+        if named and found and named != found:
+            differing.append(f"{unit.path} says {found}")
+        wiki = language_of_dbname(named or found)
+        units.append(replace(unit, group=wiki.code if wiki else ""))
+    if differing:
+        many = f"ngrams: {len(differing)} of {len(units)} dumps say another wiki than their name (the first: {differing[0]})"
+        print(f"{many}: the name is believed", file=sys.stderr)
+    return units
 
 
 def count_dump(unit: Unit, *, stage: Stage) -> None:

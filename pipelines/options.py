@@ -36,7 +36,7 @@ def share(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no share: write 1% or 0.01") from None
     if not 0 <= value <= 1 or math.isnan(value):
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 100%")
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 100%: write 0.05 or 5%")
     return value
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.jobs import read_command, run_job
+from pipelines.jobs import config_class, read_command, run_job
 from pipelines.options import argv_of_table, option
 
 ABOUT = """Run the chain from one TOML file.
@@ -102,11 +104,21 @@ def commands(chain: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return out
 
 
+def check_keys(url: str, job: str, argv: Sequence[str]) -> None:
+    """Raises JobError for a key that is close to one of the job's options; what is close to none may be Beam's."""
+    known = [field.name.replace("_", "-") for field in dataclasses.fields(config_class(job))]
+    for key in (word.removeprefix("--") for word in argv if word.startswith("--")):
+        close = difflib.get_close_matches(key, known, 1)
+        if key not in known and close:
+            raise JobError(f"{url}: [{job}] does not know {key}; did you mean {close[0]}?")
+
+
 def main(config: RunConfig, beam_args: Sequence[str]) -> None:
     chain = [(job, [*argv, *([] if job in _NOT_BEAM else beam_args)]) for job, argv in commands(read_chain(config.config))]
     # A mistake in the last table is told before the first job has run for hours.
     for job, argv in chain:
         if job != "train":
+            check_keys(config.config, job, argv)
             read_command(job, argv)
     for job, argv in chain:
         run_job(job, argv)

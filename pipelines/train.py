@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 
 from pipelines.errors import JobError
+from pipelines.processes import module_environment, python_module
 
 #: Signals by which schedulers announce the end: the trainer saves a checkpoint.
 _PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     """
     if importlib.util.find_spec("torch") is None:
         raise JobError("training needs torch and open_clip: pip install 'worldclip[train]'")
-    process = subprocess.Popen([sys.executable, "-m", "train", *argv])
+    process = subprocess.Popen([*python_module("train"), *argv], env=module_environment())
     before = {number: signal.signal(number, lambda signum, _: process.send_signal(signum)) for number in _PASSED_ON}
     try:
         code = process.wait()

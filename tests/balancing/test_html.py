@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from balancing import html
 from balancing.html import MAX_ATTRIBUTES, MAX_UNCLOSED, PageTooComplex, codec_of_label, decode_html, images_of_html
 
 
@@ -103,6 +104,14 @@ def test_pages_without_images_are_not_parsed() -> None:
     ids=["depth", "quoted attributes", "bare attributes", "tags", "marks"],
 )
 def test_pages_that_would_take_minutes(page: str) -> None:
+    with pytest.raises(PageTooComplex):
+        images_of_html("<img src=a alt=b>" + page)
+
+
+@pytest.mark.parametrize("page", ["<a" * 2_000 + ">", "<a b='>' " * 900 + "z" * 300_000], ids=["tags in a tag", "quotes"])
+def test_pages_whose_tags_do_not_end_are_not_read_again_and_again(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(images_of_html("<img src=a alt=b>" + page)[1]) == 1
+    monkeypatch.setattr(html, "MAX_SCANNED", 1_000_000)
     with pytest.raises(PageTooComplex):
         images_of_html("<img src=a alt=b>" + page)
 

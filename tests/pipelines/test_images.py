@@ -59,8 +59,8 @@ def test_what_may_be_fetched_is_a_setting(tmp_path: Path) -> None:
     row |= {"entries": [1], "image_key": 5, "pair_key": 6, "probability": 1.0}
     stage.write_part(unit, pa.Table.from_pylist([row], schema=CURATED_SCHEMA), Tally(read=1, emitted=1))
     stage.finish()
-    images.main(ImagesConfig(curated=curated, output=output), [])
-    assert open_stage(output, "images").counters["dropped"] == {"scheme": 1}
+    with pytest.raises(JobError, match="none of the 1 images"):
+        images.main(ImagesConfig(curated=curated, output=output), [])
     with pytest.raises(JobError, match="allow_files was False and is True"):
         images.main(ImagesConfig(curated=curated, output=output, allow_files=True), [])
     images.main(ImagesConfig(curated=curated, output=storage.join(output, "../allowed"), allow_files=True), [])

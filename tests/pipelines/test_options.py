@@ -137,7 +137,7 @@ def test_everything_given() -> None:
         (("--input", "a", "--output", "W", "stray"), "unexpected argument 'stray'"),
         (
             ("--input", "a", "--output", "W", "--max-bad-records", "200%"),
-            "argument --max-bad-records: '200%' does not lie between 0 and 100%",
+            "argument --max-bad-records: '200%' is no share between 0 and 100%: write 0.05 or 5%",
         ),
     ],
 )
