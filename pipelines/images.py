@@ -35,6 +35,12 @@ ROW_GROUP_IMAGES = 256
 #: Bytes of them at which it ends before that. Writing one takes about three times as much.
 ROW_GROUP_BYTES = 256 << 20
 
+#: Reasons that an option would remove, and those that a worker without a network gives for everything.
+_MISSING_OPTION = frozenset({"scheme", "private_address"})
+_OUTAGE = frozenset({"dns", "refused", "timeout", "connection", "host_down"})
+#: So many images do not all fail by chance of dead hosts.
+_OUTAGE_IMAGES = 100
+
 FAILED_SCHEMA = pa.schema([("image_id", pa.string()), ("url", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 
@@ -113,6 +119,13 @@ def fetch_images(wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[st
         yield row_group()
 
 
+def never_tried(tally: Tally) -> bool:
+    """Whether a shard came out empty because of a missing option or an outage. Dead links are data: a few of them may be a whole shard."""
+    if tally.emitted or not tally.read:
+        return False
+    return tally.dropped.keys() <= _MISSING_OPTION or (tally.read >= _OUTAGE_IMAGES and tally.dropped.keys() <= _MISSING_OPTION | _OUTAGE)
+
+
 def nothing_fetched(unit: Unit, tally: Tally) -> str:
     """What to tell when not one image of a shard arrived: an outage or a missing option, not dead links."""
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in tally.dropped.most_common())
@@ -135,7 +148,7 @@ def write_shard(element: tuple[int, dict[str, Any]], *, stage: Stage, config: Im
         with stage.part(unit, IMAGES_SCHEMA, tally) as writer:
             for images in fetch_images(gather_images(tables), config=config, failed=failed, tally=tally) if tables else ():
                 writer.write(images, row_group_rows=ROW_GROUP_IMAGES)
-            if tally.read and not tally.emitted:
+            if never_tried(tally):
                 raise JobError(nothing_fetched(unit, tally))
             with storage.writing(stage.at("failed", stage.part_name(unit))) as path:
                 pq.write_table(pa.Table.from_pylist(failed, schema=FAILED_SCHEMA), path, compression="zstd")

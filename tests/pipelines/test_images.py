@@ -65,3 +65,22 @@ def test_what_may_be_fetched_is_a_setting(tmp_path: Path) -> None:
         images.main(ImagesConfig(curated=curated, output=output, allow_files=True), [])
     images.main(ImagesConfig(curated=curated, output=storage.join(output, "../allowed"), allow_files=True), [])
     assert open_stage(str(tmp_path / "allowed"), "images").counters["emitted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("dropped", "emitted", "expected"),
+    [
+        ({"scheme": 1}, 0, True),
+        ({"scheme": 1}, 1, False),
+        ({"http_4xx": 3}, 0, False),
+        ({"dns": 99}, 0, False),
+        ({"dns": 50, "host_down": 50}, 0, True),
+        ({"dns": 99, "http_4xx": 1}, 0, False),
+        ({}, 0, False),
+    ],
+)
+def test_dead_links_are_data_and_an_outage_is_not(dropped: dict[str, int], emitted: int, expected: bool) -> None:
+    tally = Tally(read=sum(dropped.values()) + emitted, emitted=emitted)
+    for reason, n in dropped.items():
+        tally.drop(reason, n)
+    assert images.never_tried(tally) is expected
