@@ -19,14 +19,13 @@ CURATION = [
     "brotli>=1.1",
     "zstandard>=0.23",
     "msgspec>=0.20,<1",
-    "selectolax>=1,<2",
     "fsspec>=2026.9",
     "gcsfs>=2026.9",
     "aiohttp>=3.12,<4",
     "pillow==12.3.0",  # decodes and encodes the images
 ]
 TRAIN = ["torch>=2.9,<3", "torchvision>=0.24", "open_clip_torch>=3.3,<4", "tensorboard>=2.20"]
-# mwparserfromhell and warcio (and nltk above) are what the tests compare our own readers with: those give the same, several times faster.
+# mwparserfromhell, selectolax and warcio (and nltk above) are what the tests compare our own readers with: those give the same, several times faster.
 DEV = [
     "mwparserfromhell==0.7.2",
     "pytest>=9,<10",
@@ -36,6 +35,7 @@ DEV = [
     "mypy==2.4.1",
     "import-linter>=2.17,<3",
     "psutil>=7",
+    "selectolax>=1,<2",
     "warcio>=1.7,<2",
 ]
 

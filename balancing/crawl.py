@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from balancing.html import PageTooComplex, decode_html, images_of_html
+from balancing.encoding import decode_html
+from balancing.html import images_of_html
 from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from balancing.payload import PageTooLarge, decode_body, looks_like_html, says_html, split_message
 from balancing.urls import MAX_URL, Resolver, clean_url, is_http
@@ -147,10 +148,7 @@ def _images_of_response(record: Record) -> tuple[str | None, list[Image]]:
         raise RecordError("undecodable_html", str(error)) from error
     if html is None and not looks_like_html(page):
         return None, []
-    try:
-        return images_of_html(decode_html(page, headers.get("content-type", "")))
-    except PageTooComplex as error:
-        raise RecordError("page_too_complex", str(error)) from error
+    return images_of_html(decode_html(page, headers.get("content-type", "")))
 
 
 def _images_of_record(record: Record) -> tuple[str | None, str | None, list[Image]]:
@@ -188,7 +186,7 @@ def read_crawl(raw: BinaryIO, *, tally: Tally, batch_rows: int = 100_000) -> Ite
     The books: an image reads one candidate per text attribute it has; an image without any reads one, dropped as ``no_text``.
     Other drops, in the order in which they are tried: ``no_url``, ``data_url``, ``url_too_long`` (``MAX_URL``), ``not_http``,
     ``empty_text``, ``text_too_long`` (``MAX_TEXT``). Dead letters: ``invalid_url`` (one per candidate); one per record for
-    ``invalid_json``, ``undecodable_html``, ``page_too_large``, ``page_too_complex``, ``record_too_large``; and the damage of the file
+    ``invalid_json``, ``undecodable_html``, ``page_too_large``, ``record_too_large``; and the damage of the file
     that :func:`balancing.warc.read_records` reports. Records that are no HTML pages are not in the books.
 
     Memory: one record (64 MiB) with its page (32 MiB decoded) and the page's tree, and one batch of ``batch_rows`` rows or

@@ -1,167 +1,175 @@
-"""HTML bytes → the images of a page."""
+"""HTML text → the images of a page, as the tokenizer of a browser sees them.
+
+One pass over what the HTML standard calls tags (https://html.spec.whatwg.org/multipage/parsing.html#tokenization), without a tree: time and
+memory are linear in the page, whatever it is made of. A tree takes time quadratic in its depth and in the attributes of a tag, and four
+times as long on pages of every day. What a tree knows and this pass does not: ``img`` in ``select`` and ``frameset``, which some parsers
+leave out, count here; images are in the order of the text also where a tree moves them, out of tables; and what is text in HTML (scripts,
+titles …) is text within SVG as well.
+"""
 
 from __future__ import annotations
 
-import codecs
 import re
-from operator import methodcaller
-
-from selectolax.lexbor import LexborHTMLParser
+from html.entities import html5
 
 from balancing.wat import Image
 
-#: Lexbor takes time quadratic in the depth of a page and in the attributes of one tag: 50,000 nested elements or attributes of one tag
-#: take 12 s. Beyond these limits a page is not parsed; the largest of 1,000 real pages has 35,000 tags.
-#: A tag takes up to 330 bytes of the tree, so the number of ``<`` is limited too.
-MAX_TAGS = 100_000
-MAX_MARKS = 500_000
-MAX_UNCLOSED = 10_000
-MAX_ATTRIBUTES = 2_000
-#: Characters read in search of such a tag, those that are read again counted again: 4 s.
-MAX_SCANNED = 1 << 29
-
-_PRESCAN_BYTES = 8_192
-_BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
-_META_CHARSET = re.compile(rb"<meta[\s/][^>]*?charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
-_XML_ENCODING = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([^\"'>]+)")
-_HTTP_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECASE)
-
-# Labels that https://encoding.spec.whatwg.org reads otherwise than Python does, by Python's name for the label.
-_SUPERSETS = {
-    "ascii": "cp1252",
-    "iso8859-1": "cp1252",
-    "iso8859-9": "cp1254",
-    "iso8859-11": "cp874",
-    "tis-620": "cp874",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "shift_jis": "cp932",
-    "euc_kr": "cp949",
-    "big5": "big5hkscs",
-    "utf-16": "utf-16-le",
-}
-# Labels that Python does not know.
-_LABELS = {
-    "x-sjis": "cp932",
-    "windows-31j": "cp932",
-    "windows-949": "cp949",
-    "ks_c_5601-1987": "cp949",
-    "x-gbk": "gb18030",
-    "big5-hkscs": "big5hkscs",
-    "x-x-big5": "big5hkscs",
-    "windows-874": "cp874",
-    "dos-874": "cp874",
-    "x-mac-roman": "mac_roman",
-    "macintosh": "mac_roman",
-    "x-mac-cyrillic": "mac_cyrillic",
-    "iso-8859-8-i": "iso8859-8",
-    "x-user-defined": "cp1252",
-    "unicode-1-1-utf-8": "utf-8",
-    "x-euc-jp": "euc_jp",
-    "unicode": "utf-16-le",
-}
-# Encodings of the standard, in Python's names; what else Python can decode (utf-7, punycode, zip ...) no browser would.
-_ENCODINGS = frozenset(
-    {f"cp{n}" for n in (866, 874, 932, 949, *range(1250, 1259))}
-    | {f"iso8859-{n}" for n in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)}
-    | {"utf-8", "utf-16-le", "utf-16-be", "gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic"}
-)
-
-_BASE_TAG = re.compile(r"<base[\s/]", re.IGNORECASE)
+_ATTRIBUTES = frozenset({"href", "src", "alt", "title", "data-image-title"})
 _IMAGE_TAG = re.compile(r"<ima?ge?[\s/>]", re.IGNORECASE)
-_ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+)?+)?+"""
-_CROWDED_TAG = re.compile(r"<[a-z][^\s/>]*+(?:" + _ATTRIBUTE + r"){" + str(MAX_ATTRIBUTES) + "}", re.IGNORECASE)
-# Any tag; its group is there if the tag is a crowded one.
-_TAG = re.compile(r"<[a-z][^\s/>]*+(?:" + _ATTRIBUTE + "){0," + str(MAX_ATTRIBUTES - 1) + "}+(" + _ATTRIBUTE + ")?+", re.IGNORECASE)
-_TAG_START = re.compile(r"<[a-z]", re.IGNORECASE)
-# A tag is looked for wherever one may begin, comments and values too, so that a page of tags that do not end is read again and again.
-# The search for one regular expression does so unnoticed; it is three times faster where no such thing can happen.
-_SHORT_PAGE = 1 << 18
-_UNENDED = 64
-# Elements that hold nothing, or end where the next of their kind begins: not closed in many pages, and no depth.
-_OPEN_TAG = re.compile(
-    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr|dd|dt|li|option|p|td|th|tr)[\s/>])[a-z]", re.IGNORECASE
+
+# -- the grammar of tags -----------------------------------------------------------------------------------------------------------
+
+_SPACE = r"\t\n\f\r "
+# Every part is possessive, and a quotation mark that does not come again takes the rest of the page with it: nothing is read twice.
+_VALUE = rf"""[{_SPACE}]*+=[{_SPACE}]*+(?:"[^"]*+"?|'[^']*+'?|[^{_SPACE}>"'][^{_SPACE}>]*+)?+"""
+_ATTRIBUTE = rf"[^{_SPACE}/>][^{_SPACE}/>=]*+(?:{_VALUE})?+"
+_BETWEEN = rf"[{_SPACE}/]*+"
+_COMMENT = r"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+(?:--!?>)?)"
+_BOGUS_COMMENT = r"(?:[!?]|/(?![a-zA-Z]))[^>]*+>"
+
+# The tags that matter: images and the base; elements whose content is no markup, or is not part of the page; SVG, where other rules hold.
+_NOTICED = (
+    r"(?i:/(?:svg|template)|base|i(?:mg|mage|frame)|no(?:embed|frames)|plaintext|s(?:cript|tyle|vg)|t(?:emplate|extarea|itle)|xmp)"
+    rf"(?=[{_SPACE}/>])|!\[CDATA\["
+)
+#: Everything up to the next tag that matters, or to the end of the last tag that is whole.
+_UNNOTICED = re.compile(
+    rf"""[^<]*+(?:<(?:(?!{_NOTICED})/?+[a-zA-Z][a-zA-Z0-9]*+(?:>|[^{_SPACE}/>]*+{_BETWEEN}(?:{_ATTRIBUTE}{_BETWEEN})*+>)"""
+    rf"""|{_COMMENT}|(?!!\[CDATA\[){_BOGUS_COMMENT}|(?![a-zA-Z!?/]))[^<]*+)*+"""
+)
+_TAG = re.compile(rf"<({_NOTICED})")
+#: What follows the name of a tag; the last group holds what stands between the last attribute and the end.
+_REST = re.compile(rf"({_BETWEEN})(?:{_ATTRIBUTE}({_BETWEEN}))*+>")
+#: An attribute of a whole tag, its name and its value, however that is quoted.
+_NAME_AND_VALUE = re.compile(
+    rf"""([^{_SPACE}/>][^{_SPACE}/>=]*+)(?:[{_SPACE}]*+=[{_SPACE}]*+(?:"([^"]*+)"|'([^']*+)'|([^{_SPACE}>"'][^{_SPACE}>]*+))?+)?+"""
 )
 
+# -- content that is no markup -----------------------------------------------------------------------------------------------------
 
-class PageTooComplex(ValueError):
-    """A page that would take the parser minutes."""
+_RAW = {
+    name: re.compile(rf"</{name}(?=[{_SPACE}/>])", re.IGNORECASE)
+    for name in ("iframe", "noembed", "noframes", "script", "style", "textarea", "title", "xmp")
+}
+_IN_SCRIPT = re.compile(rf"<!--|-->|<(/?)script(?=[{_SPACE}/>])", re.IGNORECASE)
 
+#: A longer value of an attribute is neither address nor text, and stays as it is.
+MAX_VALUE = 1 << 20
 
-def codec_of_label(label: str) -> str | None:
-    """Python's codec for an encoding label as browsers read it (iso-8859-1 is windows-1252 ...), or None for no known encoding."""
-    label = label.strip().lower()
-    try:
-        name = codecs.lookup(_LABELS.get(label, label)).name
-    except (LookupError, ValueError):
-        return None
-    name = _SUPERSETS.get(name, name)
-    return name if name in _ENCODINGS or name.replace("_", "-") in _ENCODINGS else None
+# -- character references ----------------------------------------------------------------------------------------------------------
 
-
-def decode_html(page: bytes, content_type: str = "") -> str:
-    """The text of a page: by byte order mark, charset of the HTTP header ``content_type``, ``<meta>`` or XML declaration in the first
-    8 KiB; else UTF-8 if it is that, else windows-1252. Bytes that the encoding does not know become U+FFFD."""
-    for mark, codec in _BYTE_ORDER_MARKS:
-        if page.startswith(mark):
-            return page[len(mark) :].decode(codec, "replace")
-    if (charset := _HTTP_CHARSET.search(content_type)) and (named := codec_of_label(charset[1])):
-        return page.decode(named, "replace")
-    beginning = _COMMENT.sub(b"", page[:_PRESCAN_BYTES])
-    if (declared := _META_CHARSET.search(beginning) or _XML_ENCODING.match(beginning)) and (
-        named := codec_of_label(declared[1].decode("latin-1"))
-    ):
-        # What could be read as ASCII is not UTF-16, whatever it says.
-        return page.decode("utf-8" if named.startswith("utf-16") else named, "replace")
-    try:
-        return page.decode()
-    except UnicodeDecodeError:
-        return page.decode("cp1252", "replace")
+_REFERENCE = re.compile(r"&(?:#(?:[xX]([0-9a-fA-F]++)|([0-9]++));?|([a-zA-Z][a-zA-Z0-9]*+);?)")
+# https://html.spec.whatwg.org/multipage/parsing.html#numeric-character-reference-end-state: C1 controls are meant as windows-1252.
+_CONTROLS = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)}
+_LARGEST = 0x10FFFF
 
 
 def images_of_html(text: str) -> tuple[str | None, list[Image]]:
-    """``<base href>`` (the first) and the ``img`` elements of a page in document order, entities decoded; ``""`` for an attribute
-    without a value. Scripting is off: images in ``noscript`` count. Those in ``template`` do not.
+    """``<base href>`` (the first) and the ``img`` elements of a page in the order of the text, character references decoded; ``""`` for an
+    attribute without a value.
 
-    Memory: the parser's tree, some copies of ``text`` and up to 170 MB for ``MAX_MARKS`` tags.
-
-    Raises:
-        PageTooComplex: more than ``MAX_MARKS`` tags, ``MAX_TAGS`` of elements that nest, ``MAX_UNCLOSED`` of them
-            unclosed, or ``MAX_ATTRIBUTES`` in one tag.
+    Scripting is off: images in ``noscript`` count. Those in ``template``, in comments, and in elements whose content is text do not.
     """
-    if not _IMAGE_TAG.search(text):
-        return None, []
-    marks = text.count("<")
-    if marks > MAX_MARKS:
-        raise PageTooComplex(f"{marks} tags")
-    if marks > MAX_UNCLOSED:
-        opened = len(_OPEN_TAG.findall(text))
-        if opened > MAX_TAGS or opened - text.count("</") > MAX_UNCLOSED:
-            raise PageTooComplex(f"{opened} tags, {opened - text.count('</')} unclosed")
-    if _has_crowded_tag(text):
-        raise PageTooComplex(f"a tag with more than {MAX_ATTRIBUTES} attributes, or many that do not end")
     base: str | None = None
     images: list[Image] = []
-    tree = LexborHTMLParser(text)
-    if _BASE_TAG.search(text) and (node := tree.css_first("base[href]")):
-        base = node.attributes.get("href") or ""
-    for node in tree.css("img"):
-        attributes = {name: value or "" for name, value in node.attributes.items()}
-        get = attributes.get
-        images.append((get("src"), get("alt"), get("title"), get("data-image-title")))
-    return base, images
+    if not _IMAGE_TAG.search(text):
+        return base, images
+    at = templates = foreign = 0
+    while True:
+        at = _UNNOTICED.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if not (tag := _TAG.match(text, at)):
+            return base, images
+        name, at = tag[1].lower(), tag.end()
+        if name == "![cdata[":
+            at = text.find("]]>" if foreign else ">", at)
+            if at < 0:
+                return base, images
+            continue
+        if not (rest := _REST.match(text, at)):
+            # The page ends inside the tag.
+            return base, images
+        closed = "/" in rest[rest.lastindex or 1]
+        if name == "img" or (name == "image" and not foreign):
+            # In SVG an image is another element; an img ends the SVG.
+            foreign = 0
+            if not templates:
+                get = _attributes(text, at, rest.end()).get
+                images.append((get("src"), get("alt"), get("title"), get("data-image-title")))
+        elif name == "base":
+            if base is None and not templates:
+                base = _attributes(text, at, rest.end()).get("href")
+        elif name == "template":
+            templates += 1
+        elif name == "/template":
+            templates = max(0, templates - 1)
+        elif name == "svg":
+            foreign += not closed
+        elif name == "/svg":
+            foreign = max(0, foreign - 1)
+        elif name == "plaintext":
+            return base, images
+        elif name in _RAW and not (foreign and closed):
+            end = _end_of_script(text, rest.end()) if name == "script" else _RAW[name].search(text, rest.end())
+            if not end:
+                return base, images
+            at = end.start()
+            continue
+        at = rest.end()
 
 
-def _has_crowded_tag(text: str) -> bool:
-    """Whether a tag of the page has ``MAX_ATTRIBUTES``, or finding that out means reading more than ``MAX_SCANNED`` characters."""
-    if len(text) <= _SHORT_PAGE and max(map(methodcaller("count", "<"), text.split(">"))) < _UNENDED:
-        return _CROWDED_TAG.search(text) is not None
-    left = MAX_SCANNED
-    for start in _TAG_START.finditer(text):
-        tag = _TAG.match(text, start.start())
-        assert tag is not None
-        left -= len(tag[0])
-        if tag[1] is not None or left < 0:
-            return True
-    return False
+def _attributes(text: str, start: int, end: int) -> dict[str, str]:
+    """The attributes of a tag that stand between two places and matter; the first of a name counts."""
+    attributes: dict[str, str] = {}
+    for name, *values in _NAME_AND_VALUE.findall(text, start, end):
+        if (name := name.lower()) in _ATTRIBUTES and name not in attributes:
+            attributes[name] = _decoded("".join(values))
+    return attributes
+
+
+def _decoded(value: str) -> str:
+    """An attribute's value, its character references decoded."""
+    if len(value) > MAX_VALUE:
+        return value
+    if "\r" in value:
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in value:
+        value = value.replace("\0", "\ufffd")
+    return _REFERENCE.sub(_referenced, value) if "&" in value else value
+
+
+def _referenced(reference: re.Match[str]) -> str:
+    hexadecimal, decimal, name = reference.groups()
+    if name:
+        if reference[0].endswith(";"):
+            return html5.get(f"{name};", reference[0])
+        # Without a semicolon the old names alone, and not before "=": so that "?a=1&copy=2" stays as it is.
+        return reference[0] if reference.string.startswith("=", reference.end()) else html5.get(name, reference[0])
+    digits = (hexadecimal or decimal).lstrip("0")[:8]
+    code = int(digits or "0", 16 if hexadecimal else 10)
+    if not 0 < code <= _LARGEST or 0xD800 <= code < 0xE000:
+        return "\ufffd"
+    return _CONTROLS.get(code) or chr(code)
+
+
+def _end_of_script(text: str, start: int) -> re.Match[str] | None:
+    """The end tag of a script; one within ``<!-- <script> … -->`` is none."""
+    end = _RAW["script"].search(text, start)
+    if not end or text.find("<!--", start, end.start()) < 0:
+        return end
+    escaped = doubly = False
+    at = start
+    while found := _IN_SCRIPT.search(text, at):
+        at = found.end()
+        if found[0] == "<!--":
+            # The dashes may be those of "-->" too.
+            at -= 2
+            escaped = True
+        elif found[0] == "-->":
+            escaped = doubly = False
+        elif not found[1]:
+            doubly = escaped
+        elif doubly:
+            doubly = False
+        else:
+            return found
+    return None
