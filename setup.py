@@ -19,6 +19,7 @@ CURATION = [
     "brotli>=1.1",
     "zstandard>=0.23",
     "msgspec>=0.20,<1",
+    "zlib-ng>=1.1,<2",  # the gzip members of crawl files: 1.6 times as fast as zlib, of which it has the interface
     "fsspec>=2026.9",
     "gcsfs>=2026.9",
     "aiohttp>=3.12,<4",

@@ -70,6 +70,7 @@ def _add_images(
 ) -> Iterator[pa.Table]:
     """Put the pairs of one page into the batch; give a table whenever it is full."""
     page_url = normalize_text(clean_url(page_url)) if page_url else None
+    read = no_text = 0
     long_base = len(page_url or "") > MAX_URL or len(base or "") > MAX_URL
     try:
         resolver = None if long_base else Resolver(page_url or "", base)
@@ -80,14 +81,12 @@ def _add_images(
         except ValueError:
             resolver = Resolver("")
     for src, *texts in images:
-        found = [(source, text) for source, text in zip(SOURCES, texts, strict=True) if text is not None]
-        n = len(found)
-        tally.read += n or 1
+        n = 3 - texts.count(None)
         if not n:
-            tally.drop("no_text")
+            no_text += 1
             continue
-        src = clean_url(src) if src else ""
-        if not src:
+        read += n
+        if not src or not (src := clean_url(src)):
             tally.drop("no_url", n)
             continue
         if src[:5].lower() == "data:":
@@ -110,7 +109,9 @@ def _add_images(
         if len(url) > MAX_URL:
             tally.drop("url_too_long", n)
             continue
-        for source, text in found:
+        for source, text in zip(SOURCES, texts, strict=True):
+            if text is None:
+                continue
             # Printable text holds nothing to replace. NUL separates the parts of keys, and no caption needs one.
             text = text.strip(" ") if text.isprintable() else normalize_text(text.replace("\0", " "))
             if not text:
@@ -119,8 +120,10 @@ def _add_images(
                 tally.drop("text_too_long")
             else:
                 batch.add(image_id, url, page_url, text, source)
-        if len(batch) >= batch_rows or batch.characters >= BATCH_CHARACTERS:
+        if len(batch.ids) >= batch_rows or batch.characters >= BATCH_CHARACTERS:
             yield batch.take()
+    tally.read += read + no_text
+    tally.drop("no_text", no_text)
 
 
 def _images_of_response(record: Record) -> tuple[str | None, list[Image]]:
