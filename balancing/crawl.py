@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from balancing.encoding import decode_html
+from balancing.extraction import PUBLISHED, PUBLISHED_TEXTS, Extraction, Image
 from balancing.html import images_of_html
 from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from balancing.payload import PageTooLarge, decode_body, looks_like_html, says_html, split_message
 from balancing.urls import MAX_URL, Resolver, clean_url, is_http
 from balancing.warc import Record, read_records
-from balancing.wat import Image, images_of_wat
+from balancing.wat import images_of_wat
 from metadata.tally import Tally
 from metadata.text import normalize_text
 
 #: A table is given when its columns reach this many characters, if it has not reached its rows before.
 BATCH_CHARACTERS = 64 << 20
-#: The attributes that hold texts, in the order in which an image's pairs are given; also the values of ``source``.
-SOURCES = ("alt", "title", "data-image-title")
 
 
 class RecordError(Exception):
@@ -66,9 +65,17 @@ class _Batch:
 
 
 def _add_images(
-    images: list[Image], page_url: str | None, base: str | None, *, place: int, batch: _Batch, batch_rows: int, tally: Tally
+    images: list[Image],
+    page_url: str | None,
+    base: str | None,
+    *,
+    sources: Sequence[str],
+    place: int,
+    batch: _Batch,
+    batch_rows: int,
+    tally: Tally,
 ) -> Iterator[pa.Table]:
-    """Put the pairs of one page into the batch; give a table whenever it is full."""
+    """Put the pairs of one page into the batch; give a table whenever it is full. ``sources`` names the texts of an image."""
     page_url = normalize_text(clean_url(page_url)) if page_url else None
     read = no_text = 0
     long_base = len(page_url or "") > MAX_URL or len(base or "") > MAX_URL
@@ -80,8 +87,8 @@ def _add_images(
             resolver = Resolver(page_url or "")
         except ValueError:
             resolver = Resolver("")
-    for src, *texts in images:
-        n = 3 - texts.count(None)
+    for src, texts, pixel in images:
+        n = len(texts) - texts.count(None)
         if not n:
             no_text += 1
             continue
@@ -94,6 +101,9 @@ def _add_images(
             continue
         if resolver is None or len(src) > MAX_URL:
             tally.drop("url_too_long", n)
+            continue
+        if pixel:
+            tally.drop("tracking_pixel", n)
             continue
         try:
             url = resolver.resolve(src)
@@ -109,7 +119,7 @@ def _add_images(
         if len(url) > MAX_URL:
             tally.drop("url_too_long", n)
             continue
-        for source, text in zip(SOURCES, texts, strict=True):
+        for source, text in zip(sources, texts, strict=True):
             if text is None:
                 continue
             # Printable text holds nothing to replace. NUL separates the parts of keys, and no caption needs one.
@@ -126,7 +136,7 @@ def _add_images(
     tally.drop("no_text", no_text)
 
 
-def _images_of_response(record: Record) -> tuple[str | None, list[Image]]:
+def _images_of_response(record: Record, take: Extraction) -> tuple[str | None, list[Image]]:
     """``<base href>`` and images of a response record; none of what is not HTML, or not answered with a status of 2xx.
 
     Raises:
@@ -151,10 +161,10 @@ def _images_of_response(record: Record) -> tuple[str | None, list[Image]]:
         raise RecordError("undecodable_html", str(error)) from error
     if html is None and not looks_like_html(page):
         return None, []
-    return images_of_html(decode_html(page, headers.get("content-type", "")))
+    return images_of_html(decode_html(page, headers.get("content-type", "")), take)
 
 
-def _images_of_record(record: Record) -> tuple[str | None, str | None, list[Image]]:
+def _images_of_record(record: Record, take: Extraction) -> tuple[str | None, str | None, list[Image]]:
     """Page URL, ``<base href>`` and images of a record of any kind; of most kinds none.
 
     Raises:
@@ -166,7 +176,7 @@ def _images_of_record(record: Record) -> tuple[str | None, str | None, list[Imag
     base: str | None = None
     images: list[Image] = []
     if kind == "response":
-        base, images = _images_of_response(record)
+        base, images = _images_of_response(record, take)
     elif kind == "metadata" and content_type.startswith("application/json"):
         if not record.whole:
             raise RecordError("record_too_large", "the record is longer than a page's metadata can be")
@@ -174,6 +184,8 @@ def _images_of_record(record: Record) -> tuple[str | None, str | None, list[Imag
             inner_url, base, images = images_of_wat(record.block)
         except ValueError as error:
             raise RecordError("invalid_json", str(error)) from error
+        if take.texts != PUBLISHED_TEXTS:
+            images = [image._replace(texts=_asked_for(image.texts, take.texts)) for image in images]
         page_url = inner_url or page_url
     if page_url and page_url.startswith("<") and page_url.endswith(">"):
         # WARC 1.0 of old crawlers.
@@ -181,13 +193,26 @@ def _images_of_record(record: Record) -> tuple[str | None, str | None, list[Imag
     return page_url, base, images
 
 
-def read_crawl(raw: BinaryIO, *, tally: Tally, batch_rows: int = 100_000) -> Iterator[pa.Table]:
+def _asked_for(published: Sequence[str | None], names: Sequence[str]) -> tuple[str | None, ...]:
+    """The texts of these names out of the published ones."""
+    texts = dict(zip(PUBLISHED_TEXTS, published, strict=True))
+    return tuple([texts.get(name) for name in names])
+
+
+def read_crawl(
+    raw: BinaryIO,
+    *,
+    tally: Tally,
+    take: Extraction = PUBLISHED,
+    batch_rows: int = 100_000,
+) -> Iterator[pa.Table]:
     """Pairs of a WARC or WAT file (or a mixture; plain or gzip; told by content), as tables of ``PAIR_SCHEMA`` in file order.
 
-    One pair per image and attribute of ``SOURCES``; the image's address is resolved against the page, ``<base href>`` respected.
+    One pair per image and text that is to be taken; the image's address is resolved against the page, ``<base href>`` respected.
 
     The books: an image reads one candidate per text attribute it has; an image without any reads one, dropped as ``no_text``.
-    Other drops, in the order in which they are tried: ``no_url``, ``data_url``, ``url_too_long`` (``MAX_URL``), ``not_http``,
+    Other drops, in the order in which they are tried: ``no_url``, ``data_url``, ``url_too_long`` (``MAX_URL``), ``tracking_pixel``
+    (shown in one pixel; WAT files do not say it), ``not_http``,
     ``empty_text``, ``text_too_long`` (``MAX_TEXT``). Dead letters: ``invalid_url`` (one per candidate); one per record for
     ``invalid_json``, ``undecodable_html``, ``page_too_large``, ``record_too_large``; and the damage of the file
     that :func:`balancing.warc.read_records` reports. Records that are no HTML pages are not in the books.
@@ -198,12 +223,14 @@ def read_crawl(raw: BinaryIO, *, tally: Tally, batch_rows: int = 100_000) -> Ite
     batch = _Batch(tally)
     for record in read_records(raw, tally=tally):
         try:
-            page_url, base, images = _images_of_record(record)
+            page_url, base, images = _images_of_record(record, take)
         except RecordError as error:
             tally.read += 1
             tally.dead_letter(error.reason, place=record.place, detail=str(error), payload=record.block)
             continue
         if images:
-            yield from _add_images(images, page_url, base, place=record.place, batch=batch, batch_rows=batch_rows, tally=tally)
+            yield from _add_images(
+                images, page_url, base, sources=take.texts, place=record.place, batch=batch, batch_rows=batch_rows, tally=tally
+            )
     if len(batch):
         yield batch.take()

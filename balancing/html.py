@@ -10,11 +10,14 @@ titles …) is text within SVG as well.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from functools import cache
+from html import unescape
 from html.entities import html5
+from string import ascii_letters
 
-from balancing.wat import Image
+from balancing.extraction import LAZY_ADDRESSES, LAZY_SETS, PUBLISHED, Extraction, Image, largest_of_srcset
 
-_ATTRIBUTES = frozenset({"href", "src", "alt", "title", "data-image-title"})
 _IMAGE_TAG = re.compile(r"<ima?ge?[\s/>]", re.IGNORECASE)
 
 # -- the grammar of tags -----------------------------------------------------------------------------------------------------------
@@ -31,28 +34,41 @@ _BOGUS_COMMENT = r"(?:[!?]|/(?![a-zA-Z]))[^>]*+>"
 _TO_END = rf"""(?:>|[^>"'=]*+(?:(?<![{_SPACE}/])="[^"]*+"[^>"'=]*+)*+>|[^{_SPACE}/>]*+{_BETWEEN}(?:{_ATTRIBUTE}{_BETWEEN})*+>)"""
 
 # The tags that matter: images and the base; elements whose content is no markup, or is not part of the page; SVG, where other rules hold.
-_NOTICED_ENDS = r"/(?i:svg|template)"
-_NOTICED = (
-    rf"(?:{_NOTICED_ENDS}|(?i:base|i(?:mg|mage|frame)|no(?:embed|frames)|plaintext|s(?:cript|tyle|vg)|t(?:emplate|extarea|itle)|xmp))"
-    rf"(?=[{_SPACE}/>])|!\[CDATA\["
-)
-# Not one of these: told by the first letter where it can be, for this is where the time goes.
-_OTHER_TAG = (
-    rf"[ac-hj-moqru-wyzAC-HJ-MOQRU-WYZ][a-zA-Z0-9]*+{_TO_END}"
-    rf"|/(?!{_NOTICED_ENDS[1:]}[{_SPACE}/>])[a-zA-Z][a-zA-Z0-9]*+{_TO_END}"
-    rf"|(?!{_NOTICED})[a-zA-Z][a-zA-Z0-9]*+{_TO_END}"
-)
-# Half of all tags that matter, up to their end tag; those with a comment in them have rules of their own.
-_PLAIN_SCRIPT = rf"(?i:script)(?=[{_SPACE}/>]){_TO_END}[^<]*+(?:<(?!/(?i:script)[{_SPACE}/>]|!--)[^<]*+)*+(?=</)"
-#: Everything up to the next tag that matters, or to the end of the last tag that is whole.
-_UNNOTICED = re.compile(rf"[^<]*+(?:<(?:{_OTHER_TAG}|{_PLAIN_SCRIPT}|{_COMMENT}|(?!!\[CDATA\[){_BOGUS_COMMENT}|(?![a-zA-Z!?/]))[^<]*+)*+")
-_TAG = re.compile(rf"<({_NOTICED})")
+_NAMES = r"base|i(?:mg|mage|frame)|no(?:embed|frames)|plaintext|s(?:cript|tyle|vg)|t(?:emplate|extarea|itle)|xmp"
+_ENDS = r"svg|template"
+_FIGURES = r"|fig(?:caption|ure)"
+
+
+@cache
+def _scanner(figures: bool) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Everything up to the next tag that matters, or to the end of the last tag that is whole; and that tag, its name in a group."""
+    names, ends = (_NAMES + _FIGURES, _ENDS + _FIGURES) if figures else (_NAMES, _ENDS)
+    noticed = rf"(?:(?i:{names})|/(?i:{ends}))(?=[{_SPACE}/>])|!\[CDATA\["
+    # The others are told by the first letter where they can be, for this is where the time goes.
+    letters = "".join(letter for letter in ascii_letters if letter.lower() not in "binpstx" + "f" * figures)
+    other = (
+        rf"[{letters}][a-zA-Z0-9]*+{_TO_END}"
+        rf"|/(?!(?i:{ends})[{_SPACE}/>])[a-zA-Z][a-zA-Z0-9]*+{_TO_END}"
+        rf"|(?!{noticed})[a-zA-Z][a-zA-Z0-9]*+{_TO_END}"
+    )
+    # Half of all tags that matter, up to their end tag; those with a comment in them have rules of their own.
+    script = rf"(?i:script)(?=[{_SPACE}/>]){_TO_END}[^<]*+(?:<(?!/(?i:script)[{_SPACE}/>]|!--)[^<]*+)*+(?=</)"
+    rest = rf"{_COMMENT}|(?!!\[CDATA\[){_BOGUS_COMMENT}|(?![a-zA-Z!?/])"
+    return re.compile(rf"[^<]*+(?:<(?:{other}|{script}|{rest})[^<]*+)*+"), re.compile(rf"<({noticed})")
+
+
 #: What follows the name of a tag; the last group holds what stands between the last attribute and the end.
 _REST = re.compile(rf"({_BETWEEN})(?:{_ATTRIBUTE}({_BETWEEN}))*+>")
 #: An attribute of a whole tag, its name and its value, however that is quoted.
 _NAME_AND_VALUE = re.compile(
     rf"""([^{_SPACE}/>][^{_SPACE}/>=]*+)(?:[{_SPACE}]*+=[{_SPACE}]*+(?:"([^"]*+)"|'([^']*+)'|([^{_SPACE}>"'][^{_SPACE}>]*+))?+)?+"""
 )
+
+_MARKUP = re.compile(
+    rf"<(?:/?+(?:((?i:address|br|div|dd|dt|h[1-6]|hr|li|p|t[dhr])(?=[{_SPACE}/>]))|[a-zA-Z]){_TO_END}|{_COMMENT}|{_BOGUS_COMMENT})"
+)
+_CODE = re.compile(rf"<(script|style)(?=[{_SPACE}/>]).*?(?:</\1(?=[{_SPACE}/>])[^>]*+>|\Z)", re.IGNORECASE | re.DOTALL)
+_PIXEL = frozenset({"0", "1", "0px", "1px"})
 
 # -- content that is no markup -----------------------------------------------------------------------------------------------------
 
@@ -73,7 +89,7 @@ _CONTROLS = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for cod
 _LARGEST = 0x10FFFF
 
 
-def images_of_html(text: str) -> tuple[str | None, list[Image]]:
+def images_of_html(text: str, take: Extraction = PUBLISHED) -> tuple[str | None, list[Image]]:
     """``<base href>`` (the first) and the ``img`` elements of a page in the order of the text, character references decoded; ``""`` for an
     attribute without a value.
 
@@ -83,30 +99,29 @@ def images_of_html(text: str) -> tuple[str | None, list[Image]]:
     images: list[Image] = []
     if not _IMAGE_TAG.search(text):
         return base, images
+    wanted = _attributes_of(take)
+    figures = _Figures(text, images, take.texts.index("figcaption")) if "figcaption" in take.texts else None
+    unnoticed, noticed = _scanner(figures is not None)
     at = templates = foreign = 0
-    while True:
-        at = _UNNOTICED.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
-        if not (tag := _TAG.match(text, at)):
-            return base, images
+    while tag := noticed.match(text, unnoticed.match(text, at).end()):  # type: ignore[union-attr]  # the scan matches nothing, too
         name, at = tag[1].lower(), tag.end()
         if name == "![cdata[":
             at = text.find("]]>" if foreign else ">", at)
             if at < 0:
-                return base, images
+                break
             continue
         if not (rest := _REST.match(text, at)):
             # The page ends inside the tag.
-            return base, images
+            break
         closed = "/" in rest[rest.lastindex or 1]
         if name == "img" or (name == "image" and not foreign):
             # In SVG an image is another element; an img ends the SVG.
             foreign = 0
             if not templates:
-                get = _attributes(text, at, rest.end()).get
-                images.append((get("src"), get("alt"), get("title"), get("data-image-title")))
+                images.append(_image(_attributes(text, at, rest.end(), wanted), take))
         elif name == "base":
             if base is None and not templates:
-                base = _attributes(text, at, rest.end()).get("href")
+                base = _attributes(text, at, rest.end(), ("href",)).get("href")
         elif name == "template":
             templates += 1
         elif name == "/template":
@@ -116,21 +131,79 @@ def images_of_html(text: str) -> tuple[str | None, list[Image]]:
         elif name == "/svg":
             foreign = max(0, foreign - 1)
         elif name == "plaintext":
-            return base, images
-        elif name in _RAW and not (foreign and closed):
-            end = _end_of_script(text, rest.end()) if name == "script" else _RAW[name].search(text, rest.end())
-            if not end:
-                return base, images
-            at = end.start()
-            continue
+            break
+        elif name in _RAW:
+            if not (foreign and closed):
+                end = _end_of_script(text, rest.end()) if name == "script" else _RAW[name].search(text, rest.end())
+                if not end:
+                    break
+                at = end.start()
+                continue
+        elif figures and not templates:
+            figures.see(name, tag.start(), rest.end())
         at = rest.end()
+    if figures:
+        figures.end()
+    return base, images
 
 
-def _attributes(text: str, start: int, end: int) -> dict[str, str]:
-    """The attributes of a tag that stand between two places and matter; the first of a name counts."""
+@cache
+def _attributes_of(take: Extraction) -> frozenset[str]:
+    return frozenset({"src", "width", "height", *take.texts, *((*LAZY_ADDRESSES, *LAZY_SETS) if take.lazy else ())})
+
+
+def _image(attributes: dict[str, str], take: Extraction) -> Image:
+    src = attributes.get("src")
+    if take.lazy and (not src or src.lstrip()[:5].lower() == "data:"):
+        addresses = (attributes.get(name, "") for name in LAZY_ADDRESSES)
+        sets = (largest_of_srcset(attributes.get(name, "")) for name in LAZY_SETS)
+        src = next((found for found in (*addresses, *sets) if found), src)
+    pixel = attributes.get("width") in _PIXEL and attributes.get("height") in _PIXEL
+    return Image(src, tuple([attributes.get(name) for name in take.texts]), pixel)
+
+
+class _Figures:
+    """Gives the images of a ``figure`` the text of its ``figcaption``."""
+
+    def __init__(self, text: str, images: list[Image], place: int) -> None:
+        self._text, self._images, self._place = text, images, place
+        self._first = len(images)
+        self._caption: str | None = None
+        self._open = False
+        self._caption_at = -1
+
+    def see(self, name: str, start: int, end: int) -> None:
+        """A tag of a figure that stands from ``start`` to ``end``."""
+        if name == "figcaption":
+            self._caption_at = end
+        elif name == "/figcaption":
+            if self._open and self._caption is None and self._caption_at >= 0:
+                self._caption = _text_of(self._text[self._caption_at : start])
+            self._caption_at = -1
+        else:
+            self.end()
+            self._open = name == "figure"
+
+    def end(self) -> None:
+        """The figure that is open ends here."""
+        if self._open and self._caption is not None:
+            for i in range(self._first, len(self._images)):
+                image = self._images[i]
+                texts = (*image.texts[: self._place], self._caption, *image.texts[self._place + 1 :])
+                self._images[i] = image._replace(texts=texts)
+        self._first, self._caption, self._open = len(self._images), None, False
+
+
+def _text_of(markup: str) -> str:
+    """The words of some markup: tags that break a line are spaces, others and code nothing."""
+    return " ".join(unescape(_MARKUP.sub(lambda tag: " " if tag[1] else "", _CODE.sub("", markup))).split())
+
+
+def _attributes(text: str, start: int, end: int, wanted: Collection[str]) -> dict[str, str]:
+    """The attributes of a tag that stand between two places and are wanted; the first of a name counts."""
     attributes: dict[str, str] = {}
     for name, *values in _NAME_AND_VALUE.findall(text, start, end):
-        if (name := name.lower()) in _ATTRIBUTES and name not in attributes:
+        if (name := name.lower()) in wanted and name not in attributes:
             attributes[name] = _decoded("".join(values))
     return attributes
 

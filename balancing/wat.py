@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-#: What a page says of one image: src, alt, title, data-image-title; None where the attribute is absent.
-Image = tuple[str | None, str | None, str | None, str | None]
+from balancing.extraction import Image
 
 _IMAGE_PATH = "IMG@/src"
 
@@ -59,7 +58,8 @@ _decode = msgspec.json.Decoder(_Record).decode
 
 
 def images_of_wat(block: bytes) -> tuple[str | None, str | None, list[Image]]:
-    """Page URL, ``<base href>`` and images of a WAT record; nulls and no images where the record is of no HTML page.
+    """Page URL, ``<base href>`` and images of a WAT record, their texts those of ``PUBLISHED_TEXTS``; nulls and no images where the record
+    is of no HTML page.
 
     Raises:
         ValueError: the record is not JSON, or nested too deeply.
@@ -75,7 +75,9 @@ def images_of_wat(block: bytes) -> tuple[str | None, str | None, list[Image]]:
     html = payload.response.html if payload and payload.response else None
     if html is None:
         return url, None, []
-    images = [(link.url, link.alt, link.title, link.data_image_title) for link in html.links or () if link.path.startswith(_IMAGE_PATH)]
+    images = [
+        Image(link.url, (link.alt, link.title, link.data_image_title)) for link in html.links or () if link.path.startswith(_IMAGE_PATH)
+    ]
     return url, html.head.base if html.head else None, images
 
 
@@ -95,7 +97,7 @@ def images_of_odd_wat(block: bytes) -> tuple[str | None, str | None, list[Image]
     images: list[Image] = []
     for link in map(_object, links if isinstance(links, list) else ()):
         if (_text(link, "path") or "").startswith(_IMAGE_PATH):
-            images.append((_text(link, "url"), _text(link, "alt"), _text(link, "title"), _text(link, "data-image-title")))
+            images.append(Image(_text(link, "url"), (_text(link, "alt"), _text(link, "title"), _text(link, "data-image-title"))))
     return _text(_object(envelope.get("WARC-Header-Metadata")), "WARC-Target-URI"), _text(_object(html.get("Head")), "Base"), images
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 
 import apache_beam as beam
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from balancing.automaton import ENGINES
 from balancing.crawl import read_crawl
+from balancing.extraction import PUBLISHED_TEXTS, TEXTS, Extraction
 from balancing.lid import LanguageIdentifier, load_lid, to_metadata_languages
 from balancing.match import match_pairs
 from balancing.own import read_own_pairs, row_groups_of
@@ -40,6 +41,14 @@ class MatchConfig(JobConfig):
     input: tuple[str, ...] = option("files, globs or URLs of the pairs", metavar="PATH")
     entries: str = option("the finished stage of the job entries", metavar="DIR")
     format: str = option("crawl (WARC, WAT) or parquet (pairs of your own)", default="crawl", choices=("crawl", "parquet"))
+    texts: str = option(
+        f"texts of an image in crawl files, with commas, out of {', '.join(TEXTS)}; the last two are in WARC files only",
+        default=",".join(PUBLISHED_TEXTS),
+        metavar="NAMES",
+    )
+    lazy_images: bool = option(
+        "where a page has a placeholder and its script loads the image (data-src, srcset ...), take that; in WARC files only", default=False
+    )
     lid_model: str | None = option(
         "a fastText model file for language identification instead of the embedded lid.176.ftz", default=None, metavar="FILE"
     )
@@ -50,6 +59,14 @@ class MatchConfig(JobConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.lid_min_score <= 1:
             raise ValueError(f"--lid-min-score must lie between 0 and 1, not {self.lid_min_score}")
+        try:
+            self.extraction()
+        except ValueError as error:
+            raise ValueError(f"--texts: {error}") from None
+
+    def extraction(self) -> Extraction:
+        """What is taken from pages."""
+        return Extraction(texts=tuple(name.strip() for name in self.texts.split(",")), lazy=self.lazy_images)
 
 
 @cache
@@ -74,20 +91,20 @@ def identify(texts: Sequence[str], *, model: str | None, min_score: float) -> tu
 
 
 @contextmanager
-def open_pairs(unit: Unit, format: str, tally: Tally) -> Iterator[tuple[Iterator[pa.Table], storage.HashingReader | None]]:
+def open_pairs(unit: Unit, config: MatchConfig, tally: Tally) -> Iterator[tuple[Iterator[pa.Table], storage.HashingReader | None]]:
     """The pairs of a unit, and the reader that knows the SHA-256 of a file that is read whole."""
-    if format == "parquet":
+    if config.format == "parquet":
         with storage.open_read(unit.url) as file:
             yield read_own_pairs(file, range(unit.offset, unit.offset + unit.length), tally=tally), None
     else:
         with storage.open_hashing(unit.url) as (file, reader):
-            yield read_crawl(file, tally=tally), reader
+            yield read_crawl(file, tally=tally, take=config.extraction()), reader
 
 
 def match_unit(unit: Unit, *, stage: Stage, config: MatchConfig) -> None:
     """Match one unit and write its part."""
     reading, matching = Tally(), Tally()
-    with open_pairs(unit, config.format, reading) as (pairs, reader):
+    with open_pairs(unit, config, reading) as (pairs, reader):
         table = match_pairs(
             pairs,
             identify=partial(identify, model=config.lid_model, min_score=config.lid_min_score),
@@ -130,6 +147,7 @@ def plan(config: MatchConfig) -> tuple[Stage, list[Unit]]:
         kind="match",
         parameters={
             "format": config.format,
+            "extraction": asdict(config.extraction()) | {"texts": list(config.extraction().texts)},
             "languages": sorted(p["name"].removesuffix(".parquet") for p in entries.parts),
             "lid": lid.checksum,
             "lid_min_score": config.lid_min_score,

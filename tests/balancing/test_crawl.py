@@ -16,6 +16,7 @@ import balancing.crawl
 import balancing.payload
 import balancing.warc
 from balancing.crawl import read_crawl
+from balancing.extraction import PUBLISHED_TEXTS, Extraction
 from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from balancing.urls import MAX_URL
 from metadata.tally import Tally
@@ -87,6 +88,25 @@ def test_warc_and_wat_give_the_same_pairs_and_books(record: bytes, pack: Callabl
         "files": 1,
         "bad_files": 0,
     }
+
+
+def test_other_texts_are_taken_where_they_are_asked_for() -> None:
+    html = "<figure><img src=1.jpg title=t aria-label=l><figcaption>c</figcaption></figure><img alt=x data-src=2.jpg>"
+    take = Extraction(texts=("figcaption", "title", "aria-label"), lazy=True)
+    rows, tally = read(page(html) + wat(LINKS[1:3]), take=take)
+    url = "https://x.org/p/1.jpg"
+    assert rows == [
+        (url, PAGE_URL, "c", "figcaption"),
+        (url, PAGE_URL, "t", "title"),
+        (url, PAGE_URL, "l", "aria-label"),
+        (url, PAGE_URL, "Cat", "title"),
+    ]
+    assert (tally.read, tally.dropped) == (6, {"no_text": 2})
+
+
+def test_images_of_one_pixel_are_dropped() -> None:
+    rows, tally = read(page("<img src=1.gif alt=counter title=x width=1 height=1><img src=2.gif width=1 height=1>"))
+    assert (rows, tally.read, tally.dropped) == ([], 3, {"tracking_pixel": 2, "no_text": 1})
 
 
 def test_mixed_members_in_file_order() -> None:
@@ -228,9 +248,7 @@ def test_real_crawl_against_warcio_and_the_standard_library(shared_data: Path) -
                 for image in parser.images:
                     url = urljoin(page_url, image.get("src", ""))
                     if image.get("src") and url.startswith("http"):
-                        texts = [
-                            (image[key].translate({9: 32, 10: 32, 13: 32}).strip(), key) for key in balancing.crawl.SOURCES if key in image
-                        ]
+                        texts = [(image[key].translate({9: 32, 10: 32, 13: 32}).strip(), key) for key in PUBLISHED_TEXTS if key in image]
                         expected += [(url, page_url, text, key) for text, key in texts if text]
         rows, tally = read(path.read_bytes())
         assert rows == expected
@@ -239,13 +257,14 @@ def test_real_crawl_against_warcio_and_the_standard_library(shared_data: Path) -
 
 
 def test_every_real_crawl_file_is_read(shared_data: Path) -> None:
-    emitted, bad = 0, []
+    emitted, pixels, bad = 0, 0, []
     for path in sorted((shared_data / "crawl").glob("*.gz")):
         rows, tally = read(path.read_bytes())
         emitted += len(rows)
+        pixels += tally.dropped["tracking_pixel"]
         bad += [path.name] if tally.bad_file else []
     assert bad == ["clipped.warc.gz"]
-    assert emitted == 12_646
+    assert (emitted, pixels) == (12_576, 246)
 
 
 def test_tables_are_arrow_tables_of_the_schema() -> None:

@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
+from balancing.extraction import PUBLISHED_TEXTS, TEXTS, Extraction, Image, largest_of_srcset
 from balancing.html import MAX_VALUE, images_of_html
-from balancing.wat import Image
 
 
 def images_of_tree(page: str) -> tuple[str | None, list[Image]]:
@@ -16,7 +16,7 @@ def images_of_tree(page: str) -> tuple[str | None, list[Image]]:
     tree = LexborHTMLParser(page)
     base = tree.css_first("base[href]")
     images = [{name: value or "" for name, value in node.attributes.items()}.get for node in tree.css("img")]
-    found = [(get("src"), get("alt"), get("title"), get("data-image-title")) for get in images]
+    found = [Image(get("src"), tuple(get(name) for name in PUBLISHED_TEXTS)) for get in images]
     return (base.attributes.get("href") or "") if base and found else None, found
 
 
@@ -29,11 +29,11 @@ def test_images() -> None:
     assert images_of_html(page) == (
         "/b/",
         [
-            ("1.jpg", "Fish &amp; chips", '"q"', None),
-            ("2.jpg", "", None, None),
-            ("3.jpg", "old", None, None),
-            ("4.jpg", "no script", None, None),
-            (None, "", None, "t"),
+            Image("1.jpg", ("Fish &amp; chips", '"q"', None)),
+            Image("2.jpg", ("", None, None)),
+            Image("3.jpg", ("old", None, None)),
+            Image("4.jpg", ("no script", None, None)),
+            Image(None, ("", None, "t")),
         ],
     )
 
@@ -43,7 +43,7 @@ def test_pages_without_images_are_not_parsed() -> None:
 
 
 def alts(page: str) -> list[str | None]:
-    return [alt for _, alt, _, _ in images_of_html(page)[1]]
+    return [image.texts[0] for image in images_of_html(page)[1]]
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,80 @@ def test_hostile_pages_take_linear_time(piece: str) -> None:
 
 def test_values_longer_than_any_text_stay_as_they_are() -> None:
     assert alts(f"<img alt='&amp;{'a' * MAX_VALUE}'>") == [f"&amp;{'a' * MAX_VALUE}"]
+
+
+def test_images_shown_in_a_pixel_are_told() -> None:
+    page = "<img width=1 height=1><img width=0 height='1px'><img width=1><img width=1 height=10><img height=1 width=100%>"
+    assert [image.pixel for image in images_of_html(page)[1]] == [True, True, False, False, False]
+
+
+FIGURES = Extraction(texts=("figcaption", "alt", "aria-label"))
+
+
+@pytest.mark.parametrize(
+    ("page", "texts"),
+    [
+        ("<figure><img alt=a><FIGCAPTION class=x>A <b>r</b>ed<br>star\n &amp; moon&sup2</figcaption></figure><img aria-label=b>",
+         [("A red star & moon²", "a", None), (None, None, "b")]),
+        ("<figure><figcaption>one</figcaption><img alt=a><picture><img alt=b></picture><figcaption>two</figcaption></figure>",
+         [("one", "a", None), ("one", "b", None)]),
+        # A figure ends where the next begins, or the page; a caption outside of a figure, or one that does not end, is none.
+        ("<figcaption>x</figcaption><img alt=a><figure><img alt=b><figcaption>B</figcaption><figure><img alt=c><figcaption>C",
+         [(None, "a", None), ("B", "b", None), (None, "c", None)]),
+        ("<figure><img alt=a><figcaption>A<!-- <img> --><script>'<img>'</script><p>B<p>C</figcaption>", [("A B C", "a", None)]),
+        ("<template><figure><img><figcaption>x</figcaption></figure></template><img alt=a>", [(None, "a", None)]),
+        ("<figure><img alt=a><figcaption></figcaption></figure><figurex><img alt=b><figcaption>x</figcaption></figurex>",
+         [("", "a", None), (None, "b", None)]),
+    ],
+)  # fmt: skip
+def test_captions_of_figures(page: str, texts: list[tuple[str | None, ...]]) -> None:
+    assert [image.texts for image in images_of_html(page, FIGURES)[1]] == texts
+
+
+@given(
+    st.lists(st.one_of(PIECES, st.sampled_from(["<figure>", "</figure>", "<figcaption>", "</figcaption>", "<f>"])), max_size=30).map(
+        "".join
+    )
+)
+def test_captions_change_nothing_else(page: str) -> None:
+    page = f"<img alt=first>{page}"
+    plain, captioned = (images_of_html(page, Extraction(texts=texts)) for texts in (("alt",), ("alt", "figcaption")))
+    assert plain == (captioned[0], [image._replace(texts=image.texts[:1]) for image in captioned[1]])
+
+
+@pytest.mark.parametrize(
+    ("tag", "src"),
+    [
+        ("<img data-src=a>", "a"),
+        ("<img src=' DATA:image/gif;base64,x' data-original=b data-lazy-src=a>", "a"),
+        ("<img src=data:x srcset='s 1x, l 2x'>", "l"),
+        ("<img src='' data-srcset='a 300w, b 1200w, c 600w'>", "b"),
+        ("<img src=real.jpg data-src=a srcset='b 2x'>", "real.jpg"),
+        ("<img src=data:x alt=a>", "data:x"),
+        ("<img>", None),
+    ],
+)
+def test_images_that_scripts_load(tag: str, src: str | None) -> None:
+    assert [image.src for image in images_of_html(tag, Extraction(lazy=True))[1]] == [src]
+
+
+@pytest.mark.parametrize(
+    ("srcset", "largest"),
+    [
+        ("", ""),
+        ("a.jpg", "a.jpg"),
+        ("a.jpg, b.jpg 2x", "b.jpg"),
+        ("a,b.jpg 1.5x,c.jpg 1.5x,", "a,b.jpg"),
+        (" a.jpg 320w ,\n b.jpg 640w 480h, c.jpg 12.5.1w", "b.jpg"),
+        (",,a.jpg", "a.jpg"),
+        ("a.jpg -1x, b.jpg huge", "a.jpg"),
+    ],
+)
+def test_largest_of_a_set(srcset: str, largest: str) -> None:
+    assert largest_of_srcset(srcset) == largest
+
+
+@pytest.mark.parametrize("texts", [(), ("alt", "alt"), ("alt", "longdesc")])
+def test_texts_that_cannot_be_taken(texts: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=", ".join(TEXTS)):
+        Extraction(texts=texts)

@@ -46,7 +46,8 @@ def oracle(record: Any) -> list[tuple[Any, ...]]:
         path = get(link, "path")
         if isinstance(path, str) and path.startswith("IMG@/src"):
             values = [get(link, key) for key in KEYS[:4]]
-            images.append(tuple(value if isinstance(value, str) else None for value in values))
+            src, *texts = (value if isinstance(value, str) else None for value in values)
+            images.append((src, tuple(texts), False))
     return images
 
 
@@ -74,7 +75,7 @@ def test_fields() -> None:
         {"path": "IMG@/src", "alt": "no address"},
     ]
     record = wat_record(links, head={"Base": "http://base/", "Title": "t"})
-    expected = [("a.jpg", "one", "two", "three"), (None, "no address", None, None)]
+    expected = [("a.jpg", ("one", "two", "three"), False), (None, ("no address", None, None), False)]
     assert images_of_wat(json.dumps(record).encode()) == ("http://a/", "http://base/", expected)
 
 
