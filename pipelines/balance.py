@@ -15,10 +15,10 @@ from balancing.sampling import entry_probabilities
 from balancing.selection import select_rows
 from metadata.tally import Tally
 from pipelines import storage
-from pipelines.count import check_siblings
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.options import JobConfig, option
+from pipelines.pool import check_siblings, open_pool
 from pipelines.stage import Stage, Unit, open_stage, read_part
 from pipelines.thresholds import read_thresholds
 
@@ -30,7 +30,7 @@ keyed hash of --seed and the pair: the same inputs give the same set, and a smal
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceConfig(JobConfig):
-    matched: str = option("the finished stage of the job match", metavar="DIR")
+    matched: tuple[str, ...] = option("the finished stages of the job match, one or more", metavar="DIR")
     siblings: str = option("the finished stage of the job dedup", metavar="DIR")
     thresholds: str = option("the file of the job thresholds", metavar="FILE")
     counts: str = option("the counts that the thresholds were made from, if they were moved", default="", metavar="DIR")
@@ -74,8 +74,8 @@ def plan(config: BalanceConfig) -> tuple[Stage, list[Unit], str]:
     Raises:
         JobError: the inputs do not belong together; names both sides.
     """
-    matched, siblings = open_stage(config.matched, "match"), open_stage(config.siblings, "dedup")
-    check_siblings(matched, siblings)
+    pool, siblings = open_pool(config.matched), open_stage(config.siblings, "dedup")
+    check_siblings(pool, siblings)
     body, t = read_thresholds(config.thresholds)
     counts_url = config.counts or storage.join(storage.parent(config.thresholds), body["counts_path"])
     counts = open_stage(counts_url, "count")
@@ -83,16 +83,16 @@ def plan(config: BalanceConfig) -> tuple[Stage, list[Unit], str]:
         raise JobError(
             f"{config.thresholds} was made from counts {body['counts']}, but {counts_url} is {counts.id}: make the thresholds again"
         )
-    if counts.upstream["match"] != matched.id:
-        raise JobError(f"{config.thresholds} belongs to matched pairs {counts.upstream['match']}, but {config.matched} is {matched.id}")
+    if counts.upstream["match"] != pool.id:
+        raise JobError(f"{config.thresholds} belongs to matched pairs {counts.upstream['match']}, but {pool} is {pool.id}")
     stage = Stage(
         url=config.output,
         kind="balance",
         parameters={"seed": config.seed, "thresholds": {"id": body["id"], "t": {lang: str(value) for lang, value in t.items()}}},
-        upstream={"match": matched.id, "dedup": siblings.id, "count": counts.id},
+        upstream={"match": pool.id, "dedup": siblings.id, "count": counts.id},
         limits=config.limits,
     )
-    return stage, matched.units(), counts_url
+    return stage, pool.units(), counts_url
 
 
 def main(config: BalanceConfig, beam_args: Sequence[str]) -> None:

@@ -17,7 +17,8 @@ from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, run
 from pipelines.options import JobConfig, option
-from pipelines.stage import FinishedStage, Stage, Unit, open_stage, read_part
+from pipelines.pool import check_siblings, open_pool
+from pipelines.stage import Stage, Unit, open_stage, read_part
 
 ABOUT = """Count the unique pairs that match each entry.
 
@@ -26,17 +27,9 @@ Reads the matched parts and their siblings; writes one file per language, <lang>
 
 @dataclass(frozen=True, kw_only=True)
 class CountConfig(JobConfig):
-    matched: str = option("the finished stage of the job match", metavar="DIR")
+    matched: tuple[str, ...] = option("the finished stages of the job match, one or more", metavar="DIR")
     siblings: str = option("the finished stage of the job dedup on the same matched pairs", metavar="DIR")
     entries: str = option("the finished stage of the job entries that the pairs were matched with", metavar="DIR")
-
-
-def check_siblings(matched: FinishedStage, siblings: FinishedStage) -> None:
-    """Raises JobError when the siblings speak of other matched pairs."""
-    if siblings.upstream["match"] != matched.id:
-        raise JobError(
-            f"{siblings.url} belongs to matched pairs {siblings.upstream['match']}, but {matched.url} is {matched.id}: run dedup on them"
-        )
 
 
 def count_unit(unit: Unit, *, siblings_url: str) -> Iterator[tuple[tuple[str, int], Block]]:
@@ -72,8 +65,8 @@ def language_units(_: Any, stage: Stage) -> list[Unit]:
     return stage.units()
 
 
-def matched_units(_: Any, url: str) -> Iterable[Unit]:
-    return open_stage(url, "match").units()
+def matched_units(_: Any, urls: Sequence[str]) -> Iterable[Unit]:
+    return open_pool(urls).units()
 
 
 def build(pipeline: beam.Pipeline, stage: Stage, config: CountConfig) -> None:
@@ -97,19 +90,15 @@ def build(pipeline: beam.Pipeline, stage: Stage, config: CountConfig) -> None:
 
 
 def main(config: CountConfig, beam_args: Sequence[str]) -> None:
-    matched, siblings, entries = (
-        open_stage(config.matched, "match"),
-        open_stage(config.siblings, "dedup"),
-        open_stage(config.entries, "entries"),
-    )
-    check_siblings(matched, siblings)
-    if matched.upstream["entries"] != entries.id:
-        raise JobError(f"{matched.url} was matched with entries {matched.upstream['entries']}, but {entries.url} is {entries.id}")
+    pool, siblings, entries = open_pool(config.matched), open_stage(config.siblings, "dedup"), open_stage(config.entries, "entries")
+    check_siblings(pool, siblings)
+    if pool.entries != entries.id:
+        raise JobError(f"{pool} was matched with entries {pool.entries}, but {entries.url} is {entries.id}")
     stage = Stage(
         url=config.output,
         kind="count",
         parameters={},
-        upstream={"match": matched.id, "dedup": siblings.id, "entries": entries.id},
+        upstream={"match": pool.id, "dedup": siblings.id, "entries": entries.id},
         limits=config.limits,
     )
     units = [Unit(name=p["name"].removesuffix(".parquet"), path=p["name"], size=p["rows"]) for p in entries.parts]

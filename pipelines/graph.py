@@ -103,6 +103,11 @@ def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
     return options
 
 
+def is_embedded(beam_args: Sequence[str]) -> bool:
+    """Whether the embedded runner is asked for, which keeps in memory what it shuffles."""
+    return bool(pipeline_options(beam_args, 1).view_as(StandardOptions).runner == EMBEDDED)
+
+
 def _runner(options: PipelineOptions) -> PipelineRunner | None:
     """The embedded runner with worker processes of ours; None where Beam is to make the runner that the options name."""
     direct = options.view_as(DirectOptions)

@@ -44,6 +44,7 @@ from pipelines.page import (
     render,
     share,
 )
+from pipelines.pool import MatchedPool, open_pool
 from pipelines.run import OUTPUTS
 from pipelines.stage import SUCCESS, FinishedStage, open_stage, read_part
 from pipelines.thresholds import read_thresholds
@@ -81,15 +82,20 @@ _LOGGED = ("step", "samples", "epoch", "loss", "logit_scale", "bad_images")
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     work: str = option("the directory of the chain", metavar="DIR")
+    matched: tuple[str, ...] = option(
+        "the finished stages of the job match, where the pool is not what lies in --work", default=(), metavar="DIR"
+    )
     output: str = option("the HTML file to write, instead of report.html in --work", default="", metavar="FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is there of a chain: finished stages by the job that made them, the thresholds file, and how every stage stands."""
+    """What is there of a chain: finished stages by the job that made them, the pool of matched pairs, the thresholds file, and how every
+    stage stands."""
 
     url: str
     stages: Mapping[str, FinishedStage]
+    pool: MatchedPool | None
     thresholds: Mapping[str, Any] | None
     t: Mapping[str, float]
     states: Sequence[StageFigures]
@@ -97,11 +103,13 @@ class Work:
     def parts(self, job: str) -> list[tuple[str, str]]:
         """(name, URL) of the parts of a stage, in order; none if it is absent."""
         stage = self.stages.get(job)
+        if job == "match" and self.pool:
+            return [(unit.path, unit.url) for unit in self.pool.units()]
         return [(part["name"], stage.part_url(part["name"])) for part in stage.parts] if stage else []
 
 
-def open_work(url: str) -> Work:
-    """Everything in a work directory that belongs together.
+def open_work(url: str, matched: Sequence[str] = ()) -> Work:
+    """Everything in a work directory that belongs together; ``matched``: the pool, where it is not the one that lies there.
 
     A stage that was made from another one than the one that lies beside it is named in the page, and nothing of it is used: its ids would
     be read as those of other entries.
@@ -110,13 +118,14 @@ def open_work(url: str) -> Work:
         JobError: the directory holds none of the chain's stages, or something that only looks like one.
     """
     stages: dict[str, FinishedStage] = {}
+    pool: MatchedPool | None = None
     ids: dict[str, str] = {}
     states: list[StageFigures] = []
     thresholds, t = None, dict[str, float]()
     for job, name in OUTPUTS.items():
         place = storage.join(url, name)
         finished = {_THRESHOLDS: place, _TRAIN: storage.join(place, "log.jsonl")}.get(job, storage.join(place, SUCCESS))
-        if not storage.exists(finished):
+        if not storage.exists(finished) and not (job == "match" and matched):
             states.append(_state(job, UNFINISHED if storage.exists(storage.join(place, "stage.json")) else ABSENT))
         elif job == _TRAIN:
             states.append(_state(job, FINISHED))
@@ -128,18 +137,22 @@ def open_work(url: str) -> Work:
             about = {"parameters": {"p": body["p"]}, "upstream": {"count": body["counts"]}, "id": body["id"]}
             states.append(_state(job, ELSEWHERE if stranger else FINISHED, stranger, **about))
         else:
-            stage = open_stage(place, job)
+            stage: FinishedStage | MatchedPool = open_pool(matched or (place,)) if job == "match" else open_stage(place, job)
             drawn_with = {_THRESHOLDS: stage.parameters["thresholds"]["id"]} if job == "balance" else {}
             stranger = _stranger({**stage.upstream, **drawn_with}, ids)
             about = {"parameters": stage.parameters, "upstream": stage.upstream, "id": stage.id}
             if stranger:
                 states.append(_state(job, ELSEWHERE, stranger, **about))
             else:
-                stages[job], ids[job] = stage, stage.id
-                states.append(_state(job, FINISHED, rows=stage.manifest["rows"], counters=stage.counters, **about))
+                ids[job] = stage.id
+                if isinstance(stage, MatchedPool):
+                    pool = stage
+                else:
+                    stages[job] = stage
+                states.append(_state(job, FINISHED, rows=stage.rows, counters=stage.counters, **about))
     if all(s.state == ABSENT for s in states):
         raise JobError(f"{url} holds none of {', '.join(OUTPUTS.values())}: --work is the directory in which the stages lie")
-    return Work(url=url, stages=stages, thresholds=thresholds, t=t, states=states)
+    return Work(url=url, stages=stages, pool=pool, thresholds=thresholds, t=t, states=states)
 
 
 def _state(job: str, state: str, detail: str = "", **known: Any) -> StageFigures:
@@ -324,11 +337,11 @@ def language_figures(work: Work, read: PairFigures, counted: CountFigures) -> li
     """Every language with a list or a pair, most unique pairs first."""
     stages, found = work.stages, (work.thresholds or {}).get("languages", {})
     lists = {p["name"].removesuffix(".parquet"): p["rows"] for p in stages["entries"].parts} if "entries" in stages else {}
-    unique_known = "match" in stages and "dedup" in stages
+    unique_known = work.pool is not None and "dedup" in stages
     out = [
         LanguageFigures(
             code=lang,
-            matched=read.matched.get(lang, 0) if "match" in stages else None,
+            matched=read.matched.get(lang, 0) if work.pool else None,
             unique=read.unique.get(lang, 0) if unique_known else None,
             kept=read.recount.pairs.get(lang, 0) if "balance" in stages else None,
             t=work.t.get(lang),
@@ -341,7 +354,7 @@ def language_figures(work: Work, read: PairFigures, counted: CountFigures) -> li
     return sorted(out, key=lambda x: (-(x.unique or 0), -(x.matched or 0), -(x.kept or 0), x.code))
 
 
-def gather(url: str) -> Figures:
+def gather(url: str, matched: Sequence[str] = ()) -> Figures:
     """All figures of a work directory.
 
     Holds a part's columns lang, entries and pair_key, the counts of one language, 8 bytes per entry of the curated set's languages, and
@@ -350,7 +363,7 @@ def gather(url: str) -> Figures:
     Raises:
         JobError: nothing is there, or a part is damaged.
     """
-    work = open_work(url)
+    work = open_work(url, matched)
     read = read_pairs(work)
     counted = read_counts(work, read.recount)
     shown = read_shown(work, read.shown)
@@ -391,5 +404,5 @@ def main(config: ReportConfig, beam_args: Sequence[str]) -> None:
     if beam_args:
         raise JobError(f"report does not know {beam_args[0]}")
     output = config.output or storage.join(config.work, "report.html")
-    storage.write_bytes(output, render(gather(config.work)))
+    storage.write_bytes(output, render(gather(config.work, config.matched)))
     print(f"report: {output}")

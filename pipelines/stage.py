@@ -431,6 +431,10 @@ class FinishedStage:
         return dict(self.manifest["counters"])
 
     @property
+    def rows(self) -> int:
+        return int(self.manifest["rows"])
+
+    @property
     def parts(self) -> list[Mapping[str, Any]]:
         """The parts in order of their names, each with name, input, rows, bytes and checksums."""
         return list(self.manifest["parts"])

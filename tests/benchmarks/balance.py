@@ -14,7 +14,7 @@ from balancing.selection import select_rows
 from balancing.siblings import verdicts_by_part
 from metadata.tally import Tally
 from pipelines.balance import balance_unit
-from pipelines.dedup import records_of_part
+from pipelines.dedup import Cut, records_of_part
 from tests.benchmarks.material import Material
 from tests.benchmarks.measure import Row, benchmark, compare
 from tests.benchmarks.pool import (
@@ -103,7 +103,7 @@ def dedup(material: Material) -> Iterator[Row]:
         "dedup_map",
         "records/s",
         amount=pool.rows,
-        fast=lambda: dict(records_of_part(unit, languages=LANGUAGES, ranges=RANGES)),
+        fast=lambda: dict(records_of_part(unit, languages=LANGUAGES, cut=Cut(ranges=RANGES))),
         naive=lambda: dict(naive_records(unit)),
         fast_result=lambda chunks: {number: as_records(data).tolist() for number, data in chunks.items()},
         input=f"a matched part of {pool.rows:,} rows; {about}",

@@ -17,7 +17,7 @@ from balancing.counts import COUNTS_SCHEMA
 from balancing.pairs import MATCHED_SCHEMA
 from balancing.siblings import RECORD, siblings_table, verdicts_by_part
 from metadata.tally import Tally
-from pipelines.dedup import records_of_part
+from pipelines.dedup import Cut, records_of_part
 from pipelines.stage import Stage, Unit
 from tests.benchmarks.material import Material
 
@@ -93,7 +93,7 @@ class Pool:
         return pa.table(columns, schema=MATCHED_SCHEMA)
 
     def _records(self, unit: Unit) -> np.ndarray:
-        chunks = records_of_part(unit, languages=LANGUAGES, ranges=1)
+        chunks = records_of_part(unit, languages=LANGUAGES, cut=Cut(ranges=1))
         return np.concatenate([as_records(data) for _, data in chunks])
 
     def _write_siblings(self) -> None:

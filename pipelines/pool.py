@@ -1,0 +1,93 @@
+"""One pool of matched pairs out of one or more finished stages of the job match: several crawls that are curated together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import Any
+
+from metadata.tally import add_counters
+from pipelines.errors import JobError
+from pipelines.stage import FinishedStage, Unit, digest, open_stage
+
+
+@dataclass(frozen=True)
+class MatchedPool:
+    """Matched pairs of some crawls, in an order that does not depend on how they were named on a command line."""
+
+    stages: tuple[FinishedStage, ...]
+
+    @cached_property
+    def id(self) -> str:
+        """Identity of the pool: that of its stage, if it is one."""
+        ids = [stage.id for stage in self.stages]
+        return ids[0] if len(ids) == 1 else digest(ids)
+
+    @property
+    def entries(self) -> str:
+        """Identity of the entries that all were matched with."""
+        return self.stages[0].upstream["entries"]
+
+    @property
+    def rows(self) -> int:
+        return sum(stage.rows for stage in self.stages)
+
+    @property
+    def counters(self) -> Mapping[str, Any]:
+        """The books of all stages together."""
+        return reduce(add_counters, (dict(stage.counters) for stage in self.stages))
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What the pool was made with; of several stages their identities."""
+        return self.stages[0].parameters if len(self.stages) == 1 else {"stages": [stage.id for stage in self.stages]}
+
+    @property
+    def upstream(self) -> Mapping[str, str]:
+        return {"entries": self.entries}
+
+    @property
+    def languages(self) -> list[str]:
+        """All that there are entries of, ascending."""
+        return sorted({lang for stage in self.stages for lang in stage.parameters["languages"]})
+
+    def units(self) -> list[Unit]:
+        """A unit per matched part: ``url`` is the part, ``path`` the name of the part that a later stage makes of it, ``index`` its place
+        in the pool."""
+        units = [
+            unit if len(self.stages) == 1 else replace(unit, name=f"{i}-{unit.name}", path=f"part-{i}-{unit.name}.parquet")
+            for i, stage in enumerate(self.stages)
+            for unit in stage.units()
+        ]
+        return [replace(unit, index=place) for place, unit in enumerate(units)]
+
+    def __str__(self) -> str:
+        return ", ".join(stage.url for stage in self.stages)
+
+
+def open_pool(urls: Sequence[str]) -> MatchedPool:
+    """The pool of these directories.
+
+    Raises:
+        JobError: one is not finished, two are the same, or they were matched with different entries.
+    """
+    pool = MatchedPool(tuple(sorted((open_stage(url, "match") for url in urls), key=lambda stage: stage.id)))
+    twice = [id for id, n in Counter(stage.id for stage in pool.stages).items() if n > 1]
+    if twice:
+        same = [stage.url for stage in pool.stages if stage.id == twice[0]]
+        raise JobError(f"--matched {' '.join(same)}: these are the same pairs, so all of them would be duplicates; name them once")
+    for stage in pool.stages[1:]:
+        if stage.upstream["entries"] != pool.entries:
+            raise JobError(
+                f"{pool.stages[0].url} was matched with entries {pool.entries}, {stage.url} with {stage.upstream['entries']}: match both "
+                "with the same"
+            )
+    return pool
+
+
+def check_siblings(pool: MatchedPool, siblings: FinishedStage) -> None:
+    """Raises JobError when the siblings speak of other matched pairs."""
+    if siblings.upstream["match"] != pool.id:
+        raise JobError(f"{siblings.url} belongs to matched pairs {siblings.upstream['match']}, but {pool} is {pool.id}: run dedup on them")
