@@ -26,6 +26,8 @@ JOBS = {
     "train": ("", "train CLIP on them (the same as torchrun … -m train)"),
     "report": ("ReportConfig", "one HTML page on what went in and what came out"),
     "run": ("RunConfig", "the whole chain from one TOML file; finished stages are skipped"),
+    "explain": ("ExplainConfig", "what the chain makes of one text, and why"),
+    "status": ("StatusConfig", "how far a stage, or a chain, has come"),
     "finish": ("FinishConfig", "finish a stage whose parts are all there"),
 }
 

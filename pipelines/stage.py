@@ -38,7 +38,7 @@ MERGED_FROM = {"ngrams": "ngram_blocks", "titles": "title_blocks"}
 
 SUCCESS = "_SUCCESS"
 MANIFEST = "manifest.json"
-_ABOUT = "stage.json"
+STAGE_FILE = "stage.json"
 _UNITS = "units.parquet"
 _FOOTER = b"worldclip"
 
@@ -257,11 +257,11 @@ class Stage:
             "parameters": dict(self.parameters),
             "upstream": dict(self.upstream),
         }
-        if not storage.exists(self.at(_ABOUT)):
+        if not storage.exists(self.at(STAGE_FILE)):
             strangers = [n for n in storage.listing(self.url) if n.endswith(".parquet") or n == MANIFEST]
             if strangers:
-                raise JobError(f"{self.url} holds {strangers[0]} but no {_ABOUT}: it is no stage of worldclip; choose another --output")
-            storage.write_json(self.at(_ABOUT), about)
+                raise JobError(f"{self.url} holds {strangers[0]} but no {STAGE_FILE}: it is no stage of worldclip; choose another --output")
+            storage.write_json(self.at(STAGE_FILE), about)
             return
         there = _read_about(self.url)
         if there.get("format_version", 0) > FORMAT_VERSION:
@@ -281,8 +281,8 @@ class Stage:
         Raises:
             JobError: there is none.
         """
-        if not storage.exists(storage.join(url, _ABOUT)):
-            raise JobError(f"{url} is no stage: there is no {_ABOUT} in it")
+        if not storage.exists(storage.join(url, STAGE_FILE)):
+            raise JobError(f"{url} is no stage: there is no {STAGE_FILE} in it")
         about = _read_about(url)
         stage = Stage(url=url, kind=about["stage"], parameters=about["parameters"], upstream=about["upstream"], limits=limits)
         stage._check_about()
@@ -392,9 +392,9 @@ def _read_about(url: str) -> dict[str, Any]:
     Raises:
         JobError: it is damaged.
     """
-    about = storage.read_json(storage.join(url, _ABOUT))
+    about = storage.read_json(storage.join(url, STAGE_FILE))
     if not isinstance(about, dict) or not {"stage", "format_version", "parameters", "upstream"} <= about.keys():
-        raise JobError(f"{storage.join(url, _ABOUT)} is damaged: choose another --output, or delete the directory")
+        raise JobError(f"{storage.join(url, STAGE_FILE)} is damaged: choose another --output, or delete the directory")
     return about
 
 
@@ -463,8 +463,8 @@ def open_stage(url: str, kind: str) -> FinishedStage:
         JobError: it is absent, not finished, of another kind or of a newer program.
     """
     if not storage.exists(storage.join(url, SUCCESS)):
-        if not storage.exists(storage.join(url, _ABOUT)):
-            raise JobError(f"{url} is no stage '{kind}': there is no {_ABOUT} in it")
+        if not storage.exists(storage.join(url, STAGE_FILE)):
+            raise JobError(f"{url} is no stage '{kind}': there is no {STAGE_FILE} in it")
         raise JobError(f"{url} is not finished (no {SUCCESS}): run its job again with the same command, it goes on where it stopped")
     manifest = storage.read_json(storage.join(url, MANIFEST))
     if manifest["format_version"] > FORMAT_VERSION:

@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 # gcsfs probes every bucket's type over gRPC, up to a minute each, unless told not to before it is imported.
@@ -80,7 +81,7 @@ def _info(fs: fsspec.AbstractFileSystem, detail: dict[str, Any]) -> FileInfo:
     return FileInfo(url=str(fs.unstrip_protocol(detail["name"])), size=int(detail.get("size") or 0), etag=str(tag))
 
 
-def expand(patterns: tuple[str, ...]) -> list[FileInfo]:
+def expand(patterns: tuple[str, ...], *, flag: str = "--input") -> list[FileInfo]:
     """The files that paths, globs or URLs name, each once, sorted by URL. A directory stands for the files directly in it.
 
     Raises:
@@ -99,7 +100,7 @@ def expand(patterns: tuple[str, ...]) -> list[FileInfo]:
         # fsspec calls a symbolic link "other", whatever it leads to.
         files = [_info(fs, d) for d in shown if d["type"] == "file" or (d["type"] == "other" and fs.isfile(d["name"]))]
         if not files:
-            raise JobError(f"--input {pattern}: no such file (globs are read by worldclip itself when they are quoted)")
+            raise JobError(f"{flag} {pattern}: no such file (globs are read by worldclip itself when they are quoted)")
         found.update((f.url, f) for f in files)
     return [found[url] for url in sorted(found)]
 
@@ -112,6 +113,25 @@ def listing(directory: str) -> list[str]:
         names = [posixpath.basename(d["name"].rstrip("/")) for d in fs.ls(path, detail=True)]
         return sorted(n for n in names if not n.startswith(_TEMPORARY))
     return []
+
+
+def modified(directory: str) -> dict[str, datetime | None]:
+    """Names directly in a directory, sorted, without temporary files, and when each was written; None where the file system keeps no
+    times."""
+    fs, path = _file_system(directory)
+    fs.invalidate_cache(path)
+    found: dict[str, datetime | None] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for detail in fs.ls(path, detail=True):
+            time = next((detail[k] for k in ("mtime", "LastModified", "updated", "last_modified", "created") if detail.get(k)), None)
+            if isinstance(time, str):
+                time = datetime.fromisoformat(time)
+            elif isinstance(time, int | float):
+                time = datetime.fromtimestamp(time, UTC)
+            if time is not None and time.tzinfo is None:
+                time = time.replace(tzinfo=UTC)
+            found[posixpath.basename(detail["name"].rstrip("/"))] = time
+    return {name: found[name] for name in sorted(found) if not name.startswith(_TEMPORARY)}
 
 
 def walk(directory: str) -> list[str]:

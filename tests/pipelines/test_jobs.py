@@ -74,7 +74,7 @@ def test_a_misspelt_option_is_told_before_anything_is_written(tmp_path: Path) ->
 
 def test_beams_own_options_are_left_to_it() -> None:
     config, rest = read_command("dedup", ["--matched", "M", "--output", "W", "--runner", "DirectRunner", "--direct_runner_bundle_repeat=2"])
-    assert (config.matched, config.output) == ("M", "W")
+    assert (config.matched, config.output) == (("M",), "W")
     assert rest == ["--runner", "DirectRunner", "--direct_runner_bundle_repeat=2"]
 
 
