@@ -34,6 +34,9 @@ class BalanceConfig(JobConfig):
     siblings: str = option("the finished stage of the job dedup", metavar="DIR")
     thresholds: str = option("the file of the job thresholds", metavar="FILE")
     counts: str = option("the counts that the thresholds were made from, if they were moved", default="", metavar="DIR")
+    languages: str = option(
+        "codes of the languages to take part, with commas, or all that have a threshold", default="all", metavar="CODES"
+    )
     seed: int = option("seed of all draws", default=0, metavar="N")
 
 
@@ -85,6 +88,11 @@ def plan(config: BalanceConfig) -> tuple[Stage, list[Unit], str]:
         )
     if counts.upstream["match"] != pool.id:
         raise JobError(f"{config.thresholds} belongs to matched pairs {counts.upstream['match']}, but {pool} is {pool.id}")
+    if config.languages != "all":
+        wanted = {code.strip() for code in config.languages.split(",")}
+        if unknown := sorted(wanted - t.keys()):
+            raise JobError(f"--languages {', '.join(unknown)}: {config.thresholds} has none of it; it has {', '.join(t)}")
+        t = {lang: value for lang, value in t.items() if lang in wanted}
     stage = Stage(
         url=config.output,
         kind="balance",
