@@ -1,8 +1,15 @@
 """The one table of languages: what each Wikipedia is called in dumps, page views, language identification and wordnets.
 
 ``languages.csv`` holds one row per Wikipedia. A *metadata language* is a list of entries: most Wikipedias have a list of their own; one
-that language identification takes for a larger language (another orthography, a variety, a close relative) goes into that language's list,
-and Wikipedias that no label of lid.176 reaches go into the common list ``other``. Simple English has a list that no full build holds.
+that language identification takes for another language goes into that language's list: another orthography, a variety, or a language in a
+script of which lid.176 knows one language only (every Tigrinya text is ``am`` to it, every Shan text ``my``, and would never meet entries
+that lie elsewhere). Wikipedias that no label of lid.176 reaches go into the common list ``other``. Simple English has a list that no full
+build holds.
+
+The column ``glotlid`` serves every model whose labels are an ISO 639-3 code and a script. It holds the labels of GlotLID v3, and of older
+versions, NLLB's and OpenLID's models where these differ (``zho_Hans``, ``pes_Arab``), for the language in any script and for the members of
+its macrolanguage that have no Wikipedia of their own. A code may mean another language than it does as a Wikipedia's: in such labels
+``als`` is Tosk Albanian, not Alemannic, and ``nrm`` is Narom, not Norman.
 """
 
 from __future__ import annotations
@@ -31,9 +38,9 @@ class Language:
 
     ``code``: its code with underscores, the key of the table. ``dbname``: the name of its dumps. ``pageview_codes``: its domain codes in
     page-view files, old and new. ``script``: main script, ISO 15924. ``spaced``: whether words are separated by spaces. ``segmenter``: how
-    words are found where they are not (``icu:`` and a locale, or ``tibetan``), else empty. ``lid176``, ``glotlid``: labels of the model
-    family that mean this language. ``wordnet``: its code in the Open Multilingual Wordnet 1.4, or empty. ``merged_into``: the code of the
-    list that its entries go to, empty for a list of its own.
+    words are found where they are not (a name of ``metadata.segment``), else empty. ``lid176``, ``glotlid``: labels of the model
+    family that mean this language. ``wordnets``: its codes in the Open Multilingual Wordnet 1.4; Chinese has a table of either script.
+    ``merged_into``: the code of the list that its entries go to, empty for a list of its own.
     """
 
     code: str
@@ -46,7 +53,7 @@ class Language:
     segmenter: str
     lid176: tuple[str, ...]
     glotlid: tuple[str, ...]
-    wordnet: str
+    wordnets: tuple[str, ...]
     merged_into: str
 
 
@@ -67,7 +74,7 @@ def all_languages() -> Mapping[str, Language]:
             segmenter=row["segmenter"],
             lid176=tuple(row["lid176"].split()),
             glotlid=tuple(row["glotlid"].split()),
-            wordnet=row["wordnet"],
+            wordnets=tuple(row["wordnets"].split()),
             merged_into=row["merged_into"],
         )
     return MappingProxyType(table)

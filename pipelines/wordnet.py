@@ -38,6 +38,7 @@ same unpacked."""
 
 #: What is taken from where: groups of units, which are part of the names of the parts.
 SYNSET_NAMES, LEMMA_NAMES, TABLE = "synset_names", "lemma_names", "omw"
+_ENGLISH = "eng"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +77,25 @@ def archive_etag(root: str, name: str) -> str:
 
 
 def plan_units(root: str) -> list[Unit]:
-    """A unit per list of lemmas: two of English, and one per table and Wikipedia. ``path`` is the Wikipedia, ``url`` the wordnet's code."""
+    """A unit per list of lemmas: two of English, one of Simple English, and one per table and Wikipedia.
+
+    ``path`` is the Wikipedia, ``url`` the wordnet's code.
+    """
     with open_archive(root, "wordnet"):
         etag = archive_etag(root, "wordnet")
-    units = [Unit(name=f"en-{group}", path="en", url="eng", etag=etag, group=group) for group in (SYNSET_NAMES, LEMMA_NAMES)]
+    units = [Unit(name=f"en-{group}", path="en", url=_ENGLISH, etag=etag, group=group) for group in (SYNSET_NAMES, LEMMA_NAMES)]
+    # WordNet itself is the table of English, whether or not the other archive repeats it.
+    others = [wiki for wiki in wikis_of_wordnet(_ENGLISH) if wiki != "en"]
+    units += [Unit(name=f"{wiki}-{TABLE}-{_ENGLISH}", path=wiki, url=_ENGLISH, etag=etag, group=LEMMA_NAMES) for wiki in others]
     try:
         with open_archive(root, "omw-1.4") as archive:
-            codes = sorted({code for code, _ in omw_tables(archive)})
+            codes = sorted({code for code, _ in omw_tables(archive)} - {_ENGLISH})
     except ValueError as error:
         raise JobError(f"{root}: omw-1.4: {error}") from error
     etag = archive_etag(root, "omw-1.4")
     for code in codes:
-        wikis = [wiki for wiki in wikis_of_wordnet(code) if wiki != "en"]
-        units += [Unit(name=f"{wiki}-{TABLE}-{code}", path=wiki, url=code, etag=etag, group=TABLE) for wiki in wikis]
-    absent = sorted({lang.wordnet for lang in all_languages().values()} - {*codes, "", "eng"})
+        units += [Unit(name=f"{wiki}-{TABLE}-{code}", path=wiki, url=code, etag=etag, group=TABLE) for wiki in wikis_of_wordnet(code)]
+    absent = sorted({code for lang in all_languages().values() for code in lang.wordnets} - {*codes, _ENGLISH})
     if absent:
         print(f"wordnet: no table for {', '.join(absent)}: these languages take no lemmas from it", file=sys.stderr)
     return units

@@ -91,8 +91,57 @@ def test_an_empty_file_has_no_views(tmp_path: Path) -> None:
     assert (counters, letters, views(tmp_path)) == ({"files": 2}, [], {})
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
-    counters, letters = titles(tmp_path, {"long.gz": _gzip(b"x" * 3_000_000 + b"\n" + LINES)}, "--max-bad-records", "1")
-    assert counters["emitted"] == 1_000
-    assert {reason for _, _, reason, _ in letters} <= {"line_too_long", "not_four_fields"}
-    assert all(len(payload) <= 4_096 for *_, payload in letters)
+@pytest.mark.parametrize("compress", [_gzip, bz2.compress, bytes], ids=["gzip", "bzip2", "plain"])
+def test_long_lines_are_one_record_each_and_kept_in_part(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    megabyte = b"x" * (1 << 20)
+    data = megabyte * 20 + b"\n" + LINES + b"en " + megabyte + b" 5 0\n" + b"a b c d " * (1 << 17) + b"\nen Last 1 0\n" + megabyte
+    counters, letters = titles(tmp_path, {"long": compress(data)}, "--max-bad-records", "1")
+    assert counters == {"read": 1_005, "emitted": 1_001, "dead_letters": 4, "dead_letter_reasons": {"line_too_long": 4}, "files": 1}
+    starts = {1: megabyte, 1_002: b"en " + megabyte, 1_003: b"a b c d " * 512, 1_005: megabyte}
+    assert letters == [("long", place, "line_too_long", start[:4_096]) for place, start in starts.items()]
+    assert views(tmp_path) == {("en", f"Title {i}"): i + 1 for i in range(1_000)} | {("en", "Last"): 1}
+
+
+@pytest.mark.parametrize("compress", [_gzip, bz2.compress, bytes], ids=["gzip", "bzip2", "plain"])
+def test_numbers_names_and_bytes_that_no_page_view_has(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    lines = [
+        (b"en A 1 0", None),
+        (b"en A -1 0", "views_not_a_number"),
+        (b"en A +1 0", "views_not_a_number"),
+        (b"en A 1e3 0", "views_not_a_number"),
+        (b"en A 10000000000 0", "views_too_large"),
+        (b"en A " + b"9" * 30 + b" 0", "views_too_large"),
+        (b"en A 1 -1", "bytes_not_a_number"),
+        (b"en A\0 1 0", "control_character"),
+        (b"\0" * 100, "not_four_fields"),
+        (b"en \xc3\x28 1 0", "invalid_utf8"),
+        (b"en \xed\xa0\x80 1 0", "invalid_utf8"),
+        (b"\xff\xfeen A 1 0", "dropped"),
+        (b"../../etc A 1 0", "dropped"),
+        (b"en/../de A 1 0", "dropped"),
+        (b"zh_min_nan A 1 0", "dropped"),
+        (b"EN A 1 0", "dropped"),
+        (b"en.b A 1 0", "dropped"),
+        (b"commons.m A 1 0", "dropped"),
+        (b"zh-min-nan A 1 0", None),
+        (b"nan.m A 2 0", None),
+        (b"en A 2 0", None),
+    ]
+    counters, letters = titles(tmp_path, {"odd": compress(b"\n".join(line for line, _ in lines))}, "--max-bad-records", "1")
+    assert counters == {
+        "read": 21,
+        "emitted": 4,
+        "dropped": {"other_project": 4, "unknown_domain": 3},
+        "dead_letters": 10,
+        "dead_letter_reasons": {
+            "bytes_not_a_number": 1,
+            "control_character": 1,
+            "invalid_utf8": 2,
+            "not_four_fields": 1,
+            "views_not_a_number": 3,
+            "views_too_large": 2,
+        },
+        "files": 1,
+    }
+    assert letters == [("odd", n, reason, line) for n, (line, reason) in enumerate(lines, start=1) if reason not in (None, "dropped")]
+    assert views(tmp_path) == {("en", "A"): 3, ("zh_min_nan", "A"): 3}

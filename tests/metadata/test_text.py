@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from balancing.automaton import Matcher, PyahocorasickMatcher, build_automaton, open_automaton
 from metadata import text as tables
 from metadata.text import RULE_SETS, can_match, character_class, normalize_text, pattern_of_entry, rule_set, space_texts
 
@@ -76,6 +77,43 @@ def test_rule_sets() -> None:
     assert [name for name in RULE_SETS if rule_set(name).space_entries] == ["unicode", "unicode-v1"]
     with pytest.raises(ValueError, match=r"unknown rule set 'v1'; known: published, published-v1, default"):
         rule_set("v1")
+
+
+@ALL_RULES
+def test_each_rule_set_has_the_tables_of_its_name(rules_name: str) -> None:
+    rules = rule_set(rules_name)
+    base, version_1 = rules_name.removesuffix("-v1"), rules_name.endswith("-v1")
+    assert rules.cjk_like == (tables.CJK_LIKE_PUBLISHED if base == "published" else tables.CJK_LIKE)
+    assert rules.punctuation == (tables.PUNCTUATION if base == "unicode" else tables.PUNCTUATION_PUBLISHED)
+    assert rules.spaced_marks == (tables.PUNCTUATION if base == "unicode" else tables.SPACED_MARKS_PUBLISHED)
+    assert rules.unpadded == (frozenset() if version_1 else rules.cjk_like | rules.punctuation)
+
+
+@pytest.mark.parametrize(
+    ("rules_name", "expected"),
+    [
+        # Of the published table only Han is unpadded: an entry in kana stands between spaces or is not found.
+        ("published", ["京都", "駅"]),
+        ("default", ["コーヒー", "京都", "駅", "カフェ", "ｶﾌｪ", "のカ", "フェ", "時々", "々", "アイヌㇷ゚"]),
+        ("unicode", ["コーヒー", "京都", "駅", "カフェ", "ｶﾌｪ", "のカ", "フェ", "時々", "々", "アイヌㇷ゚"]),
+        ("published-v1", []),
+        ("default-v1", []),
+        ("unicode-v1", []),
+    ],
+)
+@pytest.mark.parametrize("engine", ["daachorse", "pyahocorasick"])
+def test_kana_entries_are_found_inside_japanese_text(rules_name: str, expected: list[str], engine: str) -> None:
+    """From the entry to its pattern, from the text to its spaces, and through the matchers."""
+    entries = ["コーヒー", "京都", "駅", "カフェ", "ｶﾌｪ", "のカ", "フェ", "時々", "々", "アイヌㇷ゚", "ティー", "カフェラテ"]
+    text = normalize_text("京都駅前のカフェで時々コーヒーとｶﾌｪｵﾚを飲むアイヌㇷ゚です")
+    rules = rule_set(rules_name)
+    matcher: Matcher = PyahocorasickMatcher(entries, rules)
+    if engine == "daachorse":
+        matcher = open_automaton(build_automaton(entries, rules, entries_checksum="x"), entries_checksum="x")
+    ids, offsets = matcher.find(space_texts([text, "カフェ ティー"], rules))
+    assert [entries[i] for i in ids[: offsets[1]]] == expected
+    # Between spaces every rule finds kana.
+    assert [entries[i] for i in ids[offsets[1] :]] == (["カフェ", "フェ", "ティー"] if expected[2:] else ["カフェ", "ティー"])
 
 
 @pytest.mark.parametrize(

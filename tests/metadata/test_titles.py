@@ -111,6 +111,13 @@ def test_only_desktop_and_mobile_wikipedia_count() -> None:
         (b"en \xff\xfe 5 0", "invalid_utf8"),
         (b"en %ff 5 0", "invalid_utf8"),
         (b"en \xed\xa0\x80 5 0", "invalid_utf8"),
+        (b"en A\x00B 5 0", "control_character"),
+        (b"en A\tB 5 0", "control_character"),
+        (b"en \x7f 5 0", "control_character"),
+        (b"en A%0AB 5 0", "control_character"),
+        (b"en A%00:B 5 0", "control_character"),
+        (b"en A 5\x00 0", "views_not_a_number"),
+        (b"en A 5 0\x00", "bytes_not_a_number"),
         (b"en " + b"x" * (1 << 16) + b" 5 0", "line_too_long"),
     ],
 )
@@ -120,6 +127,12 @@ def test_a_broken_line_is_a_dead_letter_with_its_number(line: bytes, reason: str
     [letter] = tally.letters
     assert (letter.reason, letter.place, letter.payload) == (reason, 3, line[:4096])
     assert (tally.read, tally.emitted, tally.bad_file) == (4, 2, "")
+
+
+def test_control_characters_elsewhere_do_no_harm() -> None:
+    views, tally = _count(b"e\x00n A 1 0\nen.b \x00 1 0\nen \xc2\x85 1 0\nen %7E%257F 1 0\nen \xf0\x9f\x98\x80 1 0\n")
+    assert views == {("en", "\x85"): 1, ("en", "~%7F"): 1, ("en", "😀"): 1}
+    assert (dict(tally.dropped), dict(tally.dead)) == ({"other_project": 1, "unknown_domain": 1}, {})
 
 
 def test_titles_of_the_old_form_are_decoded() -> None:
@@ -245,7 +258,7 @@ def test_many_small_blocks_give_tables_of_bounded_size(monkeypatch: pytest.Monke
 
 
 _DOMAINS = st.sampled_from(["en", "en.m", "de", "zh-min-nan", "be-x-old", "be-tarask.m", "en.b", "nosuch", "commons.m"])
-_TITLES = st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]), min_size=1, max_size=4)
+_TITLES = st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]) | st.sampled_from("\0\t\x7f"), min_size=1, max_size=4)
 _WIKIS = {"en": "en", "en.m": "en", "de": "de", "zh-min-nan": "zh_min_nan", "be-x-old": "be_tarask", "be-tarask.m": "be_tarask"}
 
 
@@ -253,15 +266,19 @@ _WIKIS = {"en": "en", "en.m": "en", "de": "de", "zh-min-nan": "zh_min_nan", "be-
 @given(st.lists(st.tuples(_DOMAINS, _TITLES, st.integers(0, 3)), max_size=30), st.integers(1, 400))
 def test_counting_is_what_a_dictionary_does(lines: list[tuple[str, str, int]], max_bytes: int) -> None:
     expected: Counter[tuple[str, str]] = Counter()
+    dead: Counter[str] = Counter()
     for domain, title, views in lines:
-        if domain in _WIKIS and ":" not in title and views:
-            expected[_WIKIS[domain], title.replace("_", " ")] += views
+        if domain in _WIKIS and views:
+            if any(c < " " or c == "\x7f" for c in title):
+                dead["control_character"] += 1
+            elif ":" not in title:
+                expected[_WIKIS[domain], title.replace("_", " ")] += views
     data = "".join(f"{domain} {title} {views} 0\n" for domain, title, views in lines).encode()
     tally = Tally()
     blocks = list(count_views(io.BytesIO(data), tally=tally, max_bytes=max_bytes))
     assert _views(blocks) == dict(expected)
     assert tally.balanced
-    assert (tally.read, tally.dead) == (len(lines), Counter())
+    assert (tally.read, tally.dead) == (len(lines), dead)
     merged = merge_views(blocks)
     assert _views([merged]) == dict(expected)
     assert merge_views(blocks[::-1]).equals(merged)

@@ -8,6 +8,7 @@ import pytest
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.stage import FinishedStage, open_stage, read_part
+from tests.hostile.conftest import account
 from tests.world.vocabulary import LANGUAGES
 from tests.world.wordnets import lemmas_of, write_wordnets
 
@@ -41,14 +42,14 @@ def unpack(root: Path) -> None:
 def test_every_table_becomes_a_part_per_wikipedia(nltk_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage = wordnet(nltk_data, tmp_path / "out")
     found = lemmas(stage)
+    english = next(language for language in LANGUAGES if language.wordnet == "eng")
     assert {name: found[name] for name in found if "-omw-" in name} == {
         f"part-{language.code}-omw-{language.wordnet}.parquet": list(lemmas_of(language)) for language in OMW
-    }
-    english = next(language for language in LANGUAGES if language.wordnet == "eng")
+    } | {"part-simple-omw-eng.parquet": list(lemmas_of(english))}
     assert found["part-en-lemma_names.parquet"] == list(lemmas_of(english))
     # The first lemma of each synset names it, in lower case and with its spaces.
     assert set(found["part-en-synset_names.parquet"]) < {lemma.lower() for lemma in lemmas_of(english)}
-    assert len(found) == 2 + len(OMW)
+    assert len(found) == 3 + len(OMW)
     counters = stage.counters
     assert counters["emitted"] == sum(map(len, found.values())) == stage.manifest["rows"]
     assert counters["read"] == counters["emitted"] + counters["dropped"]["repeated_lemma"]
@@ -85,6 +86,62 @@ def test_a_changed_table_is_read_again(nltk_data: Path, tmp_path: Path, packed: 
     assert stage.counters["read"] == stage.counters["emitted"] + stage.counters["dropped"]["repeated_lemma"]
     assert stage.counters["emitted"] == stage.manifest["rows"]
     assert lemmas(stage) == before | {name: sorted([*before[name], "zzz new"])}
+
+
+def _add_table(root: Path, name: str, content: bytes) -> None:
+    with zipfile.ZipFile(root / "corpora" / "omw-1.4.zip", "a") as archive:
+        archive.writestr(name, content)
+
+
+def test_a_table_of_a_code_that_is_not_in_the_language_table_is_not_read(nltk_data: Path, tmp_path: Path) -> None:
+    before = wordnet(nltk_data, tmp_path / "before")
+    line = b"00000001-n\tlemma\tstrange\n"
+    for name in ("zzz/wn-data-zzz.tab", "../wn-data-../../en.tab", "EN/wn-data-ENG.tab", "eng/wn-data-eng.tab", "ita/wn-wikt-ita.tab"):
+        _add_table(nltk_data, f"omw-1.4/{name}", line)
+    after = wordnet(nltk_data, tmp_path / "after")
+    assert lemmas(after) == lemmas(before)
+    assert after.counters == before.counters
+
+
+def test_tables_of_a_language_are_one_list_each_and_bad_lines_are_kept(nltk_data: Path, tmp_path: Path) -> None:
+    lines = [
+        b"# Chinese\tcmn\thttps://example.org\tlicence",
+        b"99999999-n\tcmn:lemma\t\xe7\x8c\xab",
+        b"no offset\tcmn:lemma\t\xe7\x8c\xab",
+        b"\tlemma\t\xe7\x8a\xac",
+        b"00000001-n\tcmn:lemma",
+        b"00000001-n\tcmn:lemma\t\xff",
+        b"00000001-n\tcmn:def\t0\tanimal",
+    ]
+    _add_table(nltk_data, "omw-1.4/cow/wn-data-cmn.tab", b"\n".join(lines))
+    _add_table(nltk_data, "omw-1.4/cwn/wn-data-qcn.tab", b"00000001-n\tqcn:lemma\t\xe8\xb2\x93\n")
+    before = wordnet(nltk_data, tmp_path / "out")
+    found = {name: words for name, words in lemmas(before).items() if name.startswith("part-zh")}
+    assert found == {"part-zh-omw-cmn.parquet": ["犬", "猫"], "part-zh-omw-qcn.parquet": ["貓"]}
+    counters, letters = account(str(tmp_path / "out"), "wordnet")
+    assert (counters["dead_letters"], counters["dead_letter_reasons"]) == (2, {"invalid_utf8": 1, "too_few_fields": 1})
+    assert counters["dropped"]["not_a_lemma"] == 1
+    assert letters == [("zh", 5, "too_few_fields", lines[4] + b"\n"), ("zh", 6, "invalid_utf8", lines[5] + b"\n")]
+
+
+@pytest.mark.slow
+def test_the_published_tables_of_which_some_are_absent(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Some synsets of cmn and hrv do not exist; five languages have no table, and English has no table but WordNet itself."""
+    stage = wordnet(shared_data / "nltk_data", tmp_path / "out")
+    assert "wordnet: no table for fin, ind, jpn, ron, tha: these languages take no lemmas from it\n" in capsys.readouterr().err
+    assert stage.counters == {
+        "read": 1_737_923,
+        "emitted": 1_065_966,
+        "dropped": {"empty_lemma": 1_352, "not_a_lemma": 94_649, "repeated_lemma": 575_956},
+        "dead_letters": 0,
+        "dead_letter_reasons": {},
+        "files": 30,
+        "bad_files": 0,
+    }
+    rows = {p["name"].removeprefix("part-").removesuffix(".parquet"): p["rows"] for p in stage.parts}
+    assert (rows["en-synset_names"], rows["en-lemma_names"], rows["simple-omw-eng"]) == (86_554, 148_730, 148_730)
+    assert (rows["zh-omw-cmn"], rows["zh-omw-qcn"], rows["hr-omw-hrv"], rows["sq-omw-als"]) == (61_108, 3_206, 29_008, 5_987)
+    assert "als-omw-als" not in rows
 
 
 @pytest.mark.parametrize("name", ["wordnet", "omw-1.4"])
