@@ -1,7 +1,8 @@
 """Wikitext to plain text.
 
-A handful of scans, each linear in the page, none recursive, and no regular expression that can backtrack. No table of localized namespaces
-is needed: a file is told by its extension, a category by standing on a line of its own, a language link by the table of languages.
+A handful of scans, each linear in the page, none recursive, and no regular expression that can backtrack. In any language a file is told by
+its extension, a category by standing on a line of its own and a language link by the table of languages; the names of their namespaces in
+large Wikipedias are needed only for what is told by none of these.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ from html.entities import html5
 
 from metadata.dump import MAX_PAGE_CHARACTERS, DumpError, Page, read_pages, read_site
 from metadata.languages import all_languages
+from metadata.text import CJK_LIKE, PUNCTUATION
 
 __all__ = ["MAX_PAGE_CHARACTERS", "WIKITEXT_VERSION", "DumpError", "Page", "plain_text", "read_pages", "read_site"]
 
 #: Grows whenever a rule below changes in a way that can change a text.
-WIKITEXT_VERSION = 1
+WIKITEXT_VERSION = 2
 
 _Cut = tuple[int, int]
 
-# Elements whose content is no running text. An element without an end keeps its content.
+#: Stands where something was left out between two words, until it becomes a line break.
+_GAP = "\x1f"
+#: Keeps the quotes at both sides of a cut apart, until it is taken out with the other invisible marks.
+_APART = "\xad"
+
+# Elements whose content is no running text. An element without an end keeps its content. Notes stand beside the text, the others in it.
+_NOTES = frozenset(("indicator", "ref", "references", "style", "templatestyles"))
 _DROPPED = (
     "categorytree|ce|chem|gallery|graph|hiero|imagemap|includeonly|indicator|inputbox|mapframe|maplink|math|pre|ref|references|score|source|"
     "style|syntaxhighlight|table|templatedata|templatestyles|timeline"
@@ -35,14 +43,23 @@ _BLOCK = "blockquote|br|caption|center|dd|div|dl|dt|h[1-6]|hr|li|ol|p|poem|refer
 _MEDIA = re.compile(
     "apng|avif|bmp|djvu|flac|gif|jp2|jpe|jpeg|jpg|mid|midi|mkv|mov|mp3|mp4|mpeg|mpg|oga|ogg|ogv|opus|pdf|png|stl|svg|tiff?|wav|webm|webp|xcf"
 )
-# Prefixes that show nothing wherever they stand. A category within a line of text is known by the names of large Wikipedias only.
-_SILENT_PREFIX = re.compile(
-    "file|image|media|"
-    "category|catégorie|categor[iy]a|categoría|categorie|kategorie|kategori|kategoria|kategória|kategorija|kategorio|kategooria|luokka|flokkur|"
-    "thể loại|категория|категорія|катэгорыя|категорија|санат|κατηγορία|կատեգորիա|კატეგორია|קטגוריה|تصنيف|رده|زمرہ|"
-    "श्रेणी|वर्ग|বিষয়শ্রেণী|பகுப்பு|వర్గం|ವರ್ಗ|വർഗ്ഗം|หมวดหมู่|カテゴリ|分类|分類|분류"
+# Names of the namespaces of files and of categories: a link that begins with one shows nothing wherever it stands and however it ends.
+_SILENT_NAMES = (
+    "file|image|media|archivo|archivu|arkivo|attēls|berkas|bestand|bild|datei|datoteka|delwedd|dosiero|dosya|faidhle|fájl|"
+    "fasciculus|fayl|fichier|fișier|ficheiro|ficheru|fil|fitxategi|fitxer|gambar|grafika|hình|imagem|imagen|imatge|immagine|íomhá|kuva|"
+    "lêer|mynd|ofbyld|pilt|plaetje|plik|restr|rikcha|skeda|slika|soubor|súbor|talaksan|tập tin|tiedosto|vaizdas|"
+    "αρχείο|εικόνα|выява|датотека|зображення|зураг|изображение|податотека|рәсем|слика|сурет|ӳкерчĕк|файл|պատկեր|ფაილი|"
+    "קובץ|תמונה|پرونده|پەڕگە|تصویر|صورة|فائل|ملف|चित्र|চিত্র|ચિત્ર|ਤਸਵੀਰ|படிமம்|దస్త్రం|ಚಿತ್ರ|പ്രമാണം|ไฟล์|ภาพ|ስዕል|ファイル|画像|文件|档案|檔案|파일|그림|"
+    "category|bólkur|catagóir|categori|categoria|categoría|categorie|catégorie|categorìa|categuria|categurìa|catigurìa|ẹ̀ka|flokkur|jamii|"
+    "kaarangay|kategooria|kategoreja|kategori|kategoria|kategória|kategorie|kategorija|kategorio|kategoriya|kategory|kategorya|kategorî|"
+    "kateqoriya|katiguriya|luokka|roinn-seòrsa|rummad|sokajy|thể loại|turkum|"
+    "κατηγορία|ангилал|гурӯҳ|категори|категорија|категория|категорія|катэгорыя|санат|төркем|կատեգորիա|კატეგორია|"
+    "קאַטעגאָריע|קטגוריה|بؤلمه|پۆل|تصنيف|رج|رده|زمرہ|گٹھ|श्रेणी|पुचः|वर्ग|वर्गः|বিষয়শ্রেণী|ਸ਼੍ਰੇਣੀ|શ્રેણી|ଶ୍ରେଣୀ|பகுப்பு|వర్గం|ವರ್ಗ|വർഗ്ഗം|"
+    "ප්‍රවර්ගය|หมวดหมู่|ໝວດ|ကဏ္ဍ|ចំណាត់ថ្នាក់ក្រុម|መደብ|カテゴリ|分类|分類|분류"
 )
+_SILENT_PREFIXES = frozenset(_SILENT_NAMES.split("|"))
 
+_TABLE_TAG = re.compile(r"</?table(?:[\s/][^<>]*+)?>", re.IGNORECASE)
 _OPENING = re.compile(rf"<!--|<({_DROPPED}|nowiki)(?:[\s/][^<>]*+)?>", re.IGNORECASE)
 # What is literal inside <nowiki> waits as character references until all markup is gone.
 _LITERAL = {ord(mark): f"&#{ord(mark)};" for mark in "!#'*-/:;<=>[]_{|}"}
@@ -53,25 +70,29 @@ _VARIANT_FLAGS = re.compile(r"[A-Za-z; \t-]*+")
 _SILENT_FLAGS = frozenset({"H", "T", "-"})
 _VARIANT_RULE = re.compile(r"\s*+[a-z]{2,3}(?:-[a-z]{2,8})*+\s*+:(?!//)\s*+([^;]*+)")
 _CATEGORY_LINE = re.compile(r"^(?:[ \t]*+\[\[[^\[\]|:#\n]++:[^\s\[\]][^\[\]\n]*+\]\])++[ \t]*+$", re.MULTILINE)
-_LINK_MARKS = re.compile(r"\[\[|\]\]")
-_LINK_TARGET = re.compile(r"[^\[\]{}|\n]*+")
+_LINK_MARKS = re.compile(r"\[\[|\]\]++")
+_LINK_TARGET = re.compile(r"[^\[\]{}|\n]*+(?:\n(?=\|))?+")
 _MAGIC_WORD = re.compile(
     r"__(?:(?i:NOTOC|TOC|FORCETOC|NOEDITSECTION|NOGALLERY|HIDDENCAT|INDEX|NOINDEX)|[^\s_a-z<>\[\]|]++(?:_[^\s_a-z<>\[\]|]++)*+)__"
 )
 _SCHEME = r"(?i:(?:https?|ftps?|ircs?|sftp|git|svn|gopher|telnet|nntp|worldwind|mms)://|news:|mailto:|tel:|sip:)"
-_EXTERNAL_LINK = re.compile(rf"\[(?:{_SCHEME}|//)[^\s\[\]]*+[ \t]*+([^\[\]\n]*+)\]")
-_BARE_URL = re.compile(r"(?i:\b(?:https?|ftp)://)(?:[.,;:!?)]*+[^\s<>\[\]\"|.,;:!?)、。，；：「」（）]++)*+")
+_EXTERNAL_LINK = re.compile(rf"\[(?:{_SCHEME}|//)[^\s\[\]{_APART}]*+[ \t]*+([^\[\]\n]*+)\]")
+_BARE_URL = re.compile(rf"(?i:\b(?:https?|ftp)://)(?:[.,;:!?)]*+[^\s<>\[\]\"|.,;:!?)、。，；：「」（）{_APART}]++)*+")
 _BLOCK_TAG = re.compile(rf"</?(?:{_BLOCK})(?:[\s/][^<>]*+)?>", re.IGNORECASE)
 _INLINE_TAG = re.compile(rf"</?(?:{_INLINE}|{_DROPPED})(?:[\s/][^<>]*+)?>", re.IGNORECASE)
 _QUOTES = re.compile("''++")
 _ELISIONS = (re.compile(r"(?<![^\W\d_])([^\W\d_])'''(?!')"), re.compile(r"([^\W\d_])'''(?!')"))
 _ENTITY = re.compile(r"&(?:#([0-9]{1,8})|#[xX]([0-9a-fA-F]{1,6})|([a-zA-Z][a-zA-Z0-9]{1,31}));")
 _SEPARATORS = " \t\n,;:،؛、，；："
+_CLOSING_MARKS = frozenset(",.;:!?)،؛؟։।॥。、，；：！？）")
+_MARKED_END, _MARKED_BEGIN = frozenset("]'"), frozenset("['")
 _AFTER_BRACKET = re.compile(rf"([(（])[{_SEPARATORS}]++")
 _BEFORE_BRACKET = re.compile(rf"[)）](?<=[{_SEPARATORS}].)")
 # Not "main()": letters that may be a function's name keep their brackets.
 _EMPTY_BRACKETS = re.compile(r"\((?<![A-Za-z0-9_&'(].)\)|（）")
-_SPACES = re.compile(r"[ \t]{2,}+")
+_EMPTY_SQUARE_BRACKETS = re.compile(r"\[(?<![\w)\]].)\]")
+# Marks of direction, soft hyphens and joiners of words stick to words; joiners of letters (U+200C, U+200D) are part of them.
+_INVISIBLE = (_APART, "\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), "\u2060", *map(chr, range(0x2066, 0x206A)), "\ufeff")
 
 
 def plain_text(wikitext: str) -> str:
@@ -79,21 +100,24 @@ def plain_text(wikitext: str) -> str:
 
     Left out: comments, references, templates, tables, galleries, formulas, code, files with their captions, categories, language links,
     magic words, HTML tags, bare URLs. Links keep their labels. Entities are decoded once. Of a language variant (``-{zh-hans:…;…}-``) the
-    first stays. What is not closed is text; only its marks go.
+    first stays. What is not closed is text; only its marks go. A line also ends where a template or formula between two words is left out,
+    since those words are no neighbours.
 
     Time and memory are linear in the text, whatever it holds; nothing is raised for any input.
     """
     text = _without_elements(wikitext)
     text = _without_braces(text)
+    # Before any other markup goes: marks that only markup holds apart would run together.
+    text = _without_quotes(text)
     text = _VARIANT.sub(_first_variant, text)
     text = _CATEGORY_LINE.sub("", text)
     text = _with_labels(text)
     text = _MAGIC_WORD.sub("", text)
     text = _EXTERNAL_LINK.sub(r"\1", text)
-    text = _BARE_URL.sub("", text)
+    if "://" in text:
+        text = _BARE_URL.sub("", text)
     if "<" in text:
         text = _INLINE_TAG.sub("", _BLOCK_TAG.sub("\n", text))
-    text = _without_quotes(text)
     for mark in ("[[", "]]", "{{", "}}"):
         text = text.replace(mark, "")
     text = "\n".join(filter(None, map(_without_line_marks, text.split("\n"))))
@@ -101,20 +125,53 @@ def plain_text(wikitext: str) -> str:
     return _tidied(text)
 
 
-def _joined(text: str, cuts: Iterable[_Cut], *, glue: bool = True) -> str:
-    """``text`` without the cuts, whose beginnings are ascending.
+def _is_word(character: str) -> bool:
+    return bool(character) and not character.isspace() and character not in PUNCTUATION
 
-    Unless ``glue``, words that only a cut held apart are not run together ("10{{nbsp}}km").
+
+def _seam(before: str, after: str, *, words: bool) -> tuple[str, str]:
+    """What becomes of ``before``, the text that ends at a cut, and what stands in place of the cut.
+
+    ``after``: two characters behind it. ``words``: whether what was cut may have shown words ("is {{convert|5|km}} long"), so that its
+    neighbours are none of each other; a note ("long<ref>…</ref> and") shows none.
     """
-    pieces: list[str] = []
-    at = 0
-    for start, end in cuts:
-        pieces.append(text[at:start])
-        if not glue and text[start - 1 : start].isalnum() and text[end : end + 1].isalnum():
-            pieces.append(" ")
-        at = max(at, end)
-    pieces.append(text[at:])
-    return "".join(pieces)
+    left, right = before[-1:], after[:1]
+    if left == " ":
+        if right == " " and words:
+            if (_is_word(before[-2:-1]) or before[-2:-1] in _MARKED_END) and (_is_word(after[1:]) or after[1:] in _MARKED_BEGIN):
+                return before, _GAP
+        elif right in _CLOSING_MARKS:
+            return before.rstrip(" "), ""
+    elif left == "'" == right:
+        return before, _APART
+    elif _is_word(left) and (_is_word(right) or right == "（") and (words or left not in CJK_LIKE):
+        return before, " "
+    return before, ""
+
+
+class _Rest:
+    """What is left of a text from which things are cut."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._cut = self._words = False
+
+    def keep(self, piece: str) -> None:
+        if not piece:
+            return
+        if self._cut and self._pieces:
+            self._pieces[-1], seam = _seam(self._pieces[-1], piece[:2], words=self._words)
+            self._pieces.append(seam)
+        self._cut = self._words = False
+        self._pieces.append(piece)
+
+    def cut(self, *, words: bool) -> None:
+        """Here something is left out; see :func:`_seam`."""
+        self._cut = True
+        self._words |= words
+
+    def text(self) -> str:
+        return "".join(self._pieces)
 
 
 @cache
@@ -122,33 +179,63 @@ def _closing_tag(name: str) -> re.Pattern[str]:
     return re.compile(rf"</{name}\s*+>", re.IGNORECASE)
 
 
+def _end_of_table(text: str, at: int) -> int:
+    """Where the HTML table ends that is open at ``at``, the tables inside it counted; -1: nowhere."""
+    depth = 1
+    for tag in _TABLE_TAG.finditer(text, at):
+        depth += -1 if text[tag.start() + 1] == "/" else 1
+        if not depth:
+            return tag.end()
+    return -1
+
+
+class _Ends:
+    """Finds where elements end, and remembers what has no end: it is looked for once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._unclosed: set[str] = set()
+        self._tables_nest = True
+
+    def find(self, name: str, at: int) -> tuple[int, int] | None:
+        """End of the content and end of the element that is open at ``at``."""
+        if name in self._unclosed:
+            return None
+        closing = _closing_tag(name).search(self._text, at)
+        if closing is None:
+            self._unclosed.add(name)
+            return None
+        end = closing.end()
+        if name == "table" and self._tables_nest:
+            outer_end = _end_of_table(self._text, at)
+            self._tables_nest = outer_end >= 0
+            end = max(end, outer_end)
+        return closing.start(), end
+
+
 def _without_elements(text: str) -> str:
     """Without comments and elements that hold no running text; what is inside ``<nowiki>`` stays, safe from the other rules."""
-    pieces: list[str] = []
+    rest = _Rest()
+    ends = _Ends(text)
     at = 0
-    unclosed: set[str] = set()
     opening = _OPENING.search(text)
     while opening:
         go_on = opening.end()
-        if opening[1] is None:
-            end = text.find("-->", go_on)
-            pieces.append(text[at : opening.start()])
-            at = go_on = len(text) if end < 0 else end + 3
-        elif opening[0].endswith("/>"):
-            pieces.append(text[at : opening.start()])
-            at = go_on
-        elif (name := opening[1].lower()) not in unclosed:
-            closing = _closing_tag(name).search(text, go_on)
-            if closing is None:
-                unclosed.add(name)
+        name = (opening[1] or "").lower()
+        if not name:
+            comment_end = text.find("-->", go_on)
+            rest.keep(text[at : opening.start()])
+            at = go_on = len(text) if comment_end < 0 else comment_end + 3
+        elif found := (go_on, go_on) if opening[0].endswith("/>") else ends.find(name, go_on):
+            rest.keep(text[at : opening.start()])
+            if name == "nowiki":
+                rest.keep(text[go_on : found[0]].translate(_LITERAL) or _APART)
             else:
-                pieces.append(text[at : opening.start()])
-                if name == "nowiki":
-                    pieces.append(text[go_on : closing.start()].translate(_LITERAL))
-                at = go_on = closing.end()
+                rest.cut(words=name not in _NOTES)
+            at = go_on = found[1]
         opening = _OPENING.search(text, go_on)
-    pieces.append(text[at:])
-    return "".join(pieces)
+    rest.keep(text[at:])
+    return rest.text()
 
 
 def _begins_line(text: str, at: int) -> bool:
@@ -171,7 +258,7 @@ def _without_braces(text: str) -> str:
     def cut(start: int, end: int) -> None:
         while cuts and cuts[-1][0] >= start:
             cuts.pop()
-        if cuts and cuts[-1][1] == start:
+        if cuts and start - cuts[-1][1] < 2 and text[cuts[-1][1] : start] in ("", " "):
             start = cuts.pop()[0]
         cuts.append((start, end))
 
@@ -207,7 +294,14 @@ def _without_braces(text: str) -> str:
             cut(template[0] + template[1], end - braces)
             if template[1] < 2:
                 open_marks.pop()
-    return _joined(text, cuts, glue=False)
+    rest = _Rest()
+    at = 0
+    for start, end in cuts:
+        rest.keep(text[at:start])
+        rest.cut(words=True)
+        at = end
+    rest.keep(text[at:])
+    return rest.text()
 
 
 def _first_variant(match: re.Match[str]) -> str:
@@ -231,37 +325,61 @@ def _is_no_text(target: str) -> bool:
     prefix, colon, name = target.partition(":")
     if not colon or not prefix:
         return False
-    prefix = prefix.strip().lower()
+    prefix = prefix.strip(" \t\u200e\u200f").lower()
     extension = name.rpartition(".")[2].strip().lower()
-    return prefix in _link_prefixes() or bool(_SILENT_PREFIX.fullmatch(prefix) or _MEDIA.fullmatch(extension))
+    return prefix in _link_prefixes() or prefix in _SILENT_PREFIXES or bool(_MEDIA.fullmatch(extension))
+
+
+def _without_namespaces(text: str, start: int, end: int) -> int:
+    """Where the name begins in "Category:Rivers" or "en:Category:Rivers": namespaces that a link shows are no words of the text."""
+    for _ in range(2):
+        colon = text.find(":", start, end)
+        if colon < 0 or colon + 1 == end or text[colon + 1].isspace():
+            break
+        start = colon + 1
+    return start
 
 
 def _with_labels(text: str) -> str:
     """Links become their labels, files with all that is inside them go; the brackets of what is no link stay."""
-    cuts: list[_Cut] = []
+    # Start, end, and whether it is the brackets of a link that are cut rather than a whole file.
+    cuts: list[tuple[int, int, bool]] = []
     # Positions of "[[" not closed yet, and whether another link stands inside.
     open_links: list[tuple[int, int]] = []
 
     for mark in _LINK_MARKS.finditer(text):
-        at = mark.start()
-        if text[at] == "[":
-            open_links.append((at, len(cuts)))
+        if text[mark.start()] == "[":
+            open_links.append((mark.start(), len(cuts)))
             continue
-        if not open_links:
-            continue
-        start, outer_cuts = open_links.pop()
-        target = _LINK_TARGET.match(text, start + 2)
-        target_end = target.end() if target else start + 2
-        pipe = text[target_end : target_end + 1] == "|"
-        if not pipe and target_end != at:
-            continue
-        if _is_no_text(text[start + 2 : target_end]):
-            del cuts[outer_cuts:]
-            cuts.append((start, at + 2))
-        elif len(cuts) == outer_cuts:
-            cuts.append((start, target_end + 1 if pipe else start + 2 + (text[start + 2] == ":")))
-            cuts.append((at, at + 2))
-    return _joined(text, sorted([*cuts, *_unclosed_files(text, (start for start, _ in open_links))]))
+        # Of an odd number of brackets the first one closes an external link.
+        for at in range(mark.end() - (len(mark[0]) & ~1), mark.end(), 2):
+            if not open_links:
+                break
+            start, outer_cuts = open_links.pop()
+            target = _LINK_TARGET.match(text, start + 2)
+            target_end = target.end() if target else start + 2
+            pipe = text[target_end] == "|"
+            if not pipe and target_end != at:
+                continue
+            if _is_no_text(text[start + 2 : target_end]):
+                del cuts[outer_cuts:]
+                cuts.append((start, at + 2, False))
+            elif len(cuts) == outer_cuts:
+                shown = target_end + 1 if pipe else start + 2
+                if text[start + 2] == ":":
+                    shown = _without_namespaces(text, shown + (not pipe), at)
+                cuts += (start, shown, True), (at, at + 2, True)
+    cuts += ((start, end, False) for start, end in _unclosed_files(text, (start for start, _ in open_links)))
+
+    rest = _Rest()
+    at = 0
+    for start, end, is_bracket in sorted(cuts):
+        rest.keep(text[at:start])
+        if not is_bracket:
+            rest.cut(words=False)
+        at = max(at, end)
+    rest.keep(text[at:])
+    return rest.text()
 
 
 def _unclosed_files(text: str, link_starts: Iterable[int]) -> Iterator[_Cut]:
@@ -280,7 +398,7 @@ def _without_quotes(text: str) -> str:
     if "'''" in text:
         text = "\n".join(_with_elision(line) if "'''" in line else line for line in text.split("\n"))
     for mark in ("'''''", "'''", "''"):
-        text = text.replace(mark, "")
+        text = text.replace(mark, _APART)
     return text
 
 
@@ -302,7 +420,7 @@ def _without_line_marks(line: str) -> str:
     line = line.strip()
     if line.startswith(("*", "#", ":", ";")):
         line = line.lstrip("*#:; \t")
-    if line.startswith("==") or (line.startswith("=") and line.endswith("=")):
+    if line.startswith("==") or line.endswith("==") or (line.startswith("=") and line.endswith("=")):
         return line.strip("= \t")
     if line.startswith(("|", "{|")):
         return ""
@@ -323,13 +441,22 @@ def _entity(match: re.Match[str]) -> str:
 
 def _tidied(text: str) -> str:
     """Without what the cuts left behind (empty brackets, doubled spaces, lone marks) and without invisible marks that stick to words."""
-    text = text.replace("\xa0", " ")
-    for invisible in ("\xad", "\u200e", "\u200f", "\ufeff"):
+    text = text.replace("\xa0", " ").replace(_GAP, "\n")
+    for invisible in _INVISIBLE:
         text = text.replace(invisible, "")
+    if "[]" in text:
+        text = _EMPTY_SQUARE_BRACKETS.sub("", text)
     text = _without_separators_before_brackets(_AFTER_BRACKET.sub(r"\1", text))
-    text = _EMPTY_BRACKETS.sub("", text.replace(" ()", ""))
-    text = _SPACES.sub(" ", text)
-    return "\n".join(line.strip() for line in text.split("\n") if any(map(str.isalnum, line)))
+    text = text.replace(" (())", "").replace(" ()", "")
+    if "()" in text or "（）" in text:
+        text = _EMPTY_BRACKETS.sub("", text)
+    text = text.replace("\t", " ")
+    text = text.replace(" ,", ",").replace(" ،", "،")
+    while ",," in text:
+        text = text.replace(",,", ",")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return "\n".join(line.lstrip(_SEPARATORS).rstrip() for line in text.split("\n") if any(map(str.isalnum, line)))
 
 
 def _without_separators_before_brackets(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,8 +19,8 @@ _BROKEN = frozenset({"ClientConnectionError", "ClientPayloadError", "ServerDisco
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """``tries``: how often in a row. The pause before the n-th is ``first_s`` · 2^n, at most ``longest_s``, and up to half as much again, so
-    that workers that were refused together do not come back together: 6 minutes in all. ``sleep`` is for tests."""
+    """``tries``: how often in a row. The pause before the n-th is ``first_s`` · 2^n, at most ``longest_s``, and up to half as much again by
+    process, so that workers that were refused together do not come back together: 4 to 6 minutes in all. ``sleep`` is for tests."""
 
     tries: int = 9
     first_s: float = 1.0
@@ -65,8 +65,7 @@ def patiently(call: Callable[[], T], what: str, patience: Patience | None = None
         except Exception as error:
             if n + 1 == patience.tries or not passes(error):
                 raise
-            # Not a draw that any result depends on.
-            pause = min(patience.longest_s, patience.first_s * 2**n) * (1 + random.random() / 2)
+            pause = min(patience.longest_s, patience.first_s * 2**n) * (1 + os.getpid() % 97 / 194)
             if n >= 2:
                 print(f"{what}: {type(error).__name__} {error}; again in {pause:.0f} s", file=sys.stderr, flush=True)
             patience.sleep(pause)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -40,7 +39,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (Refused(code="NoSuchKey"), None, False),
         (caused(OSError("SlowDown"), Refused(response={"ResponseMetadata": {"HTTPStatusCode": 503}})), None, True),
         (ConnectionResetError(), None, True),
-        (asyncio.TimeoutError(), None, True),
+        (TimeoutError(), None, True),
         (ServerDisconnectedError(), None, True),
         (FileNotFoundError("x"), None, False),
         (ValueError("x"), None, False),

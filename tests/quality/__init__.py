@@ -1,0 +1,1 @@
+"""What the texts of real pages are like, for a person to judge."""
