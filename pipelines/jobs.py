@@ -13,6 +13,7 @@ from pipelines.stage import MANIFEST, MERGED_FROM, SUCCESS
 
 #: Jobs in the order of the chain: name → config class of pipelines.<name>, and what ``worldclip --help`` says.
 JOBS = {
+    "download": ("DownloadConfig", "Wikipedia dumps and page views from where they are published"),
     "ngrams": ("NgramsConfig", "Wikipedia dumps → unigrams and bigrams per language"),
     "titles": ("TitlesConfig", "page-view files → titles with their views"),
     "wordnet": ("WordnetConfig", "WordNet and the Open Multilingual Wordnet → lemmas per language"),

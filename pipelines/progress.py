@@ -1,0 +1,61 @@
+"""How far a download is, in lines on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+#: Seconds between two lines.
+PROGRESS_SECONDS = 10.0
+
+
+def say(text: str) -> None:
+    print(f"download: {text}", file=sys.stderr, flush=True)
+
+
+def size_text(n_bytes: float) -> str:
+    for unit_bytes, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n_bytes >= unit_bytes:
+            return f"{n_bytes / unit_bytes:.1f} {unit}"
+    return f"{n_bytes:.0f} bytes"
+
+
+def time_text(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Progress:
+    """Says a line every :data:`PROGRESS_SECONDS`. ``sizes``: bytes of each file, None where its host does not tell; ``begun``: what
+    earlier runs brought of each, which counts as there and not for the speed."""
+
+    def __init__(self, sizes: Mapping[str, int | None], begun: Mapping[str, int], clock: Callable[[], float]) -> None:
+        self._sizes, self._bytes = dict(sizes), dict(begun)
+        self._before, self._done = sum(begun.values()), 0
+        self._clock = clock
+        self._started = self._said = clock()
+
+    def reached(self, name: str, n_bytes: int) -> None:
+        self._bytes[name] = n_bytes
+        if self._clock() - self._said >= PROGRESS_SECONDS:
+            self._said = self._clock()
+            say(self.line())
+
+    def finished(self) -> None:
+        self._done += 1
+
+    def gave_up(self, name: str) -> None:
+        """No more of a file is waited for."""
+        self._sizes[name] = self._bytes.get(name, 0)
+
+    def line(self) -> str:
+        there = sum(self._bytes.values())
+        speed = max((there - self._before) / max(self._clock() - self._started, 1e-3), 0.0)
+        line = f"{self._done} of {len(self._sizes)} files, {size_text(there)}"
+        sizes = [size for size in self._sizes.values() if size is not None]
+        if len(sizes) < len(self._sizes):
+            return f"{line}, {size_text(speed)}/s"
+        left = f", {time_text((sum(sizes) - there) / speed)} left" if speed else ""
+        return f"{line} of {size_text(sum(sizes))}, {size_text(speed)}/s{left}"
