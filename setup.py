@@ -26,7 +26,8 @@ CURATION = [
     "pillow==12.3.0",  # decodes and encodes the images
 ]
 TRAIN = ["torch>=2.9,<3", "torchvision>=0.24", "open_clip_torch>=3.3,<4", "tensorboard>=2.20"]
-# mwparserfromhell, selectolax and warcio (and nltk above) are what the tests compare our own readers with: those give the same, several times faster.
+# mwparserfromhell, selectolax and warcio (and nltk above) are what the tests compare our own readers with: those give the same, several
+# times faster.
 DEV = [
     "mwparserfromhell==0.7.2",
     "pytest>=9,<10",
@@ -49,7 +50,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["metadata*", "balancing*", "pipelines*", "train*"]),
-    package_data={"metadata": ["*.csv"], "train": ["configs/*.toml"], "pipelines": ["*.html"]},
+    package_data={"metadata": ["*.csv"], "train": ["configs/*.toml"], "pipelines": ["*.html", "*.json"]},
     install_requires=CURATION,
     extras_require={"train": TRAIN, "s3": ["s3fs>=2026.9"], "dev": [*TRAIN, *DEV]},
     entry_points={"console_scripts": ["worldclip = pipelines.__main__:main"]},

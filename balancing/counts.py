@@ -36,17 +36,23 @@ def list_arrays(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndar
     return array.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]
 
 
-def count_part(matched: pa.Table, keep: np.ndarray) -> Iterator[tuple[tuple[str, int], Block]]:
-    """Counts of the living rows of one matched part, as ((lang, block number), block), and under block −1 the number of its pairs.
+def count_part(matched: pa.Table, keep: np.ndarray, reasons: np.ndarray | None = None) -> Iterator[tuple[tuple[str, int], Block]]:
+    """Counts of the living rows of one matched part, as ((lang, block number), block).
+
+    ``reasons``: per row the number of why it is left out, 0 where it is not (balancing.left_out). Under block −1 stands how many living rows
+    have each number, so under id 0 how many are counted.
 
     Raises:
         ValueError: an entry id is negative.
     """
     entries, offsets = list_arrays(matched.column("entries"))
     for lang, first, end in rows_by_language(matched):
-        alive = keep[first:end]
-        ids = entries[offsets[first] : offsets[end]][np.repeat(alive, np.diff(offsets[first : end + 1]))]
-        yield (lang, -1), (np.zeros(1, dtype=np.int32), np.array([np.count_nonzero(alive)]))
+        unique = keep[first:end]
+        why = np.zeros(end - first, dtype=np.int8) if reasons is None else reasons[first:end]
+        numbers = np.bincount(why[unique], minlength=1)
+        yield (lang, -1), (np.arange(len(numbers), dtype=np.int32), numbers.astype(np.int64))
+        counted = unique & (why == 0)
+        ids = entries[offsets[first] : offsets[end]][np.repeat(counted, np.diff(offsets[first : end + 1]))]
         found, counts = np.unique(ids, return_counts=True)
         last = int(found[-1]) if len(found) else -1
         if len(found) and found[0] < 0:

@@ -25,6 +25,8 @@ GROUP_BYTES = 1 << 30
 #: Texts → (LID label, score, metadata language) per text.
 Identify = Callable[[Sequence[str]], tuple[Sequence[str], np.ndarray, Sequence[str]]]
 OpenMatcher = Callable[[str], Matcher]
+#: Languages → the same in the order in which their matchers are opened. It does not show in the result.
+OpeningOrder = Callable[[Iterable[str]], Sequence[str]]
 
 
 def in_groups(pairs: Iterable[pa.Table], rows: int = GROUP_ROWS, size: int = GROUP_BYTES) -> Iterator[pa.Table]:
@@ -52,7 +54,8 @@ def in_groups(pairs: Iterable[pa.Table], rows: int = GROUP_ROWS, size: int = GRO
 
 def _string_bytes(pairs: pa.Table) -> np.ndarray:
     """Bytes of each row's strings: int64, shape (rows,)."""
-    return np.add.reduce([pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64) for column in pairs.itercolumns()])
+    strings = [column for column in pairs.itercolumns() if pa.types.is_string(column.type)]
+    return np.add.reduce([pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64) for column in strings])
 
 
 def _encode(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
@@ -72,8 +75,16 @@ def drop_repeated(pairs: pa.Table, *, tally: Tally) -> pa.Table:
     return pairs if len(first) == len(pairs) else pairs.take(pa.array(np.sort(first)))
 
 
-def match_group(pairs: pa.Table, *, identify: Identify, open_matcher: OpenMatcher, languages: Collection[str], tally: Tally) -> pa.Table:
-    """Match one group of pairs (PAIR_SCHEMA) → MATCHED_SCHEMA, in the order of the group.
+def match_group(
+    pairs: pa.Table,
+    *,
+    identify: Identify,
+    open_matcher: OpenMatcher,
+    languages: Collection[str],
+    tally: Tally,
+    opening_order: OpeningOrder = sorted,
+) -> pa.Table:
+    """Match one group of pairs (PAIR_SCHEMA, and columns that are carried along) → MATCHED_SCHEMA and those, in the order of the group.
 
     ``languages``: those that have entries; a text of another is dropped as ``language_not_built``, one without entries as ``no_match``.
     """
@@ -87,8 +98,8 @@ def match_group(pairs: pa.Table, *, identify: Identify, open_matcher: OpenMatche
     matches = np.zeros(len(texts), dtype=np.int64)
     ids_of: list[np.ndarray] = []
     order: list[np.ndarray] = []
-    for code, name in enumerate(names):
-        mine = np.flatnonzero(lang == code)
+    for name in opening_order(names):
+        mine = np.flatnonzero(lang == code_of[name])
         matcher = open_matcher(name)
         ids, offsets = matcher.find(space_texts([texts[i] for i in mine], matcher.rules))
         matches[mine] = np.diff(offsets)
@@ -110,16 +121,18 @@ def match_group(pairs: pa.Table, *, identify: Identify, open_matcher: OpenMatche
 
     kept = pairs.take(pa.array(alive))
     image_ids = kept.column("image_id").to_pylist()
+    carried = [field for field in pairs.schema if field.name not in PAIR_SCHEMA.names]
     columns = [
-        *kept.columns,
+        *kept.select(PAIR_SCHEMA.names).columns,
         pa.array(lid, pa.string()).take(pa.array(rows)),
         pa.array(np.asarray(score, dtype=np.float32)[rows]),
         pa.DictionaryArray.from_arrays(pa.array(lang[rows]), pa.array(names, pa.string())),
         entries.take(pa.array(position[rows])),
         pa.array(image_keys(image_ids)),
         pa.array(pair_keys(image_ids, kept.column("text").to_pylist())),
+        *(kept.column(field.name) for field in carried),
     ]
-    return pa.Table.from_arrays(columns, schema=MATCHED_SCHEMA)
+    return pa.Table.from_arrays(columns, schema=pa.schema([*MATCHED_SCHEMA, *carried]))
 
 
 def in_stored_order(matched: Sequence[pa.Table], *, tally: Tally) -> pa.Table:
@@ -148,17 +161,22 @@ def match_pairs(
     open_matcher: OpenMatcher,
     languages: Collection[str],
     tally: Tally,
+    opening_order: OpeningOrder = sorted,
     group_rows: int = GROUP_ROWS,
 ) -> pa.Table:
-    """Match one unit: PAIR_SCHEMA tables → one MATCHED_SCHEMA table in stored order.
+    """Match one unit: PAIR_SCHEMA tables → one MATCHED_SCHEMA table in stored order; columns beside those of PAIR_SCHEMA are carried along.
 
     Memory: the group in work (``group_rows`` pairs) and what the unit has matched so far.
     """
     matched = []
     for group in in_groups(pairs, group_rows):
         tally.read += len(group)
-        group = drop_repeated(group.select(PAIR_SCHEMA.names), tally=tally)
-        matched.append(match_group(group, identify=identify, open_matcher=open_matcher, languages=languages, tally=tally))
+        group = drop_repeated(group, tally=tally)
+        matched.append(
+            match_group(
+                group, identify=identify, open_matcher=open_matcher, languages=languages, tally=tally, opening_order=opening_order
+            )
+        )
     table = in_stored_order(matched, tally=tally)
     tally.emitted += len(table)
     return table

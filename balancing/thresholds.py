@@ -45,6 +45,38 @@ def threshold_of_share(counts: np.ndarray, p: float) -> int:
     return int(positive[np.argmin(np.abs(np.cumsum(positive) / positive.sum() - p))])
 
 
+class TailCurve:
+    """The counts of one language, folded to its distinct counts: t for any number of tail shares, the same as :func:`threshold_of_share`.
+
+    Holds 24 bytes per distinct positive count, of which n matches have at most √(2 n).
+
+    Raises:
+        ValueError: no positive count.
+    """
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self._values, entries = np.unique(counts[counts > 0], return_counts=True)
+        if not len(self._values):
+            raise ValueError("no entry has a count")
+        running = np.cumsum(self._values * entries)
+        # The tail share up to the first, and up to the last entry of each distinct count.
+        self._first = (running - self._values * (entries - 1)) / running[-1]
+        self._last = running / running[-1]
+
+    @property
+    def largest(self) -> int:
+        """The largest count: at this t every entry is whole."""
+        return int(self._values[-1])
+
+    def threshold(self, p: float) -> int:
+        """t of a tail share between 0 and 1."""
+        place = int(np.searchsorted(self._last, p))
+        # The running sum passes p at an entry of this count. Is that its first one, the entry before it may be nearer; else both have it.
+        if place and p <= self._first[place] and p - self._last[place - 1] <= self._first[place] - p:
+            place -= 1
+        return int(self._values[place])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
     """Threshold of one language. ``t`` may be infinite; ``whole``: the language is kept whole, because it has too few matches to
@@ -82,18 +114,25 @@ def solve_thresholds(
     t_en: float | None = None,
     p: float | None = None,
     t_all: float | None = None,
+    t_of: Mapping[str, float] | None = None,
     min_matches: int = 0,
 ) -> tuple[float, dict[str, Threshold]]:
     """Thresholds of all languages with a positive count, and p.
 
     ``counts``: per language int64 counts per entry id. Give one of ``t_en`` (t for English, which sets p), ``p``, or ``t_all`` (the same
-    t everywhere); none: p = 0.06. A language with fewer than ``min_matches`` matches is kept whole.
+    t everywhere); none: p = 0.06. ``t_of``: t of single languages, whatever the others have; it changes nothing for them. A language with
+    fewer than ``min_matches`` matches is kept whole, unless it has a t of its own.
 
     Raises:
-        ValueError: more than one is given; ``t_en`` without English counts.
+        ValueError: more than one is given; ``t_en`` without English counts, or beside ``t_of`` English; ``t_of`` a language without counts.
     """
+    own = t_of or {}
     if sum(x is not None for x in (t_en, p, t_all)) > 1:
         raise ValueError("give only one of t for English, p and t for all languages")
+    if t_en is not None and "en" in own:
+        raise ValueError("t for English is given twice")
+    if nowhere := sorted(lang for lang in own if lang not in counts or not counts[lang].any()):
+        raise ValueError(f"t is given for {', '.join(nowhere)}, of which there are no counts")
     english = counts.get("en", np.zeros(0, dtype=np.int64))
     if t_en is not None:
         if not english.sum():
@@ -106,8 +145,10 @@ def solve_thresholds(
         matches = int(counts[lang].sum())
         if not matches:
             continue
-        whole = matches < min_matches
-        if whole or t_all is not None:
+        whole = matches < min_matches and lang not in own
+        if lang in own:
+            t = own[lang]
+        elif whole or t_all is not None:
             t = math.inf if whole or t_all is None else t_all
         elif lang == "en" and t_en is not None:
             t = t_en

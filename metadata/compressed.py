@@ -6,6 +6,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 _CHUNK_BYTES = 1 << 20
@@ -19,6 +20,19 @@ class DamageError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Some content of a file, or the damage that stands in its place.
+
+    ``place``: an offset that says where. ``own``: whether it belongs to the range of the file that was asked for, or follows it.
+    """
+
+    place: int
+    data: bytes = b""
+    damage: DamageError | None = None
+    own: bool = True
 
 
 class _Decompressor(Protocol):
@@ -59,15 +73,16 @@ _CODECS: tuple[tuple[bytes, Callable[[], _Decompressor]], ...] = (
 )
 
 
-def decompressed(file: BinaryIO, *, feed: int = 1 << 16) -> Iterator[bytes]:
+def decompressed(file: BinaryIO, *, feed: int = 1 << 16, begun: bytes = b"") -> Iterator[bytes]:
     """The content of a bzip2, gzip, xz or plain file, told by its first bytes, in chunks of at most 1 MiB whatever the ratio.
 
     Streams that follow one another are one. ``feed``: compressed bytes that are read at a time, and lost where the data are corrupt.
+    ``begun``: the first bytes, if they were read already.
 
     Raises:
         DamageError: the compressed data end early or are corrupt. Errors of reading ``file`` pass: they say nothing of its content.
     """
-    data = file.read(feed)
+    data = begun + file.read(feed)
     new_decoder = next((new for magic, new in _CODECS if data.startswith(magic)), None)
     if new_decoder is None:
         while data:

@@ -1,20 +1,32 @@
-"""Wikipedia dumps: compressed bytes to pages. One pass over the input, with bounded memory."""
+"""Wikipedia dumps: compressed bytes to pages. One pass over the input, with bounded memory.
+
+A dump in bzip2, of one stream or many, is read in ranges: a reader has the pages that begin in the blocks that begin in its range of the
+file (``metadata.bzip2``), as with a text file that is split between lines. Nothing has to be known of the file but its size. No index is
+read, which may be missing or of another dump, no scan goes before the work, and it is all the same whether a dump has many streams, cut
+between pages or anywhere, or one. The reader of a range passes over what stands before its first ``<page>``, and goes on behind its end up
+to the next one: in the text of a page "<" is always escaped. Together they read what one reader of the whole reads. (All but in a comment
+or a CDATA section that holds ``<page>``, which no dump has: there it is told as damage.)
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import urlsplit
 from xml.parsers import expat
 
-from metadata.compressed import DamageError, decompressed
+from metadata.bzip2 import BZIP2_MAGIC, read_blocks
+from metadata.compressed import DamageError, Piece, decompressed
 from metadata.languages import language_of_pageview_code
 from metadata.tally import Tally
 
 #: A page whose title or text is longer, in characters, is a dead letter; no more of it than this is ever held.
 MAX_PAGE_CHARACTERS = 1 << 24
+#: Grows whenever a rule below changes in a way that can change which pages are read.
+DUMP_VERSION = 1
 
 _SITE_BYTES = 1 << 20
 # Bounds on what expat keeps for itself: one token, the open elements, the names it has seen.
@@ -36,22 +48,22 @@ class Page:
     page_id: int
 
 
-def _refuse_doctype(*_: object) -> None:
-    raise DamageError("xml_entities", "a dump holds no document type and no entity declarations")
-
-
 class _Reader:
-    """An expat parser that knows its depth and refuses whatever would make expat itself grow without bound."""
+    """An expat parser that knows its depth and refuses whatever would make expat itself grow without bound.
+
+    ``fault``: the byte, of those given to the parser, at which it refused to go on.
+    """
 
     def __init__(self) -> None:
         self.depth = 0
-        self._fed = 0
+        self.fault = 0
+        self._given = 0
         parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.buffer_size = 1 << 16
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
-        parser.StartDoctypeDeclHandler = _refuse_doctype
+        parser.StartDoctypeDeclHandler = self._refuse_doctype
         self.parser = parser
         self._parts: list[str] | None = None
         self._room = 0
@@ -69,12 +81,20 @@ class _Reader:
         self._room = MAX_PAGE_CHARACTERS
         self.parser.CharacterDataHandler = self._characters
 
+    def refuse(self, reason: str, detail: str, *, at: int | None = None) -> DamageError:
+        """The damage at a byte, or at the beginning of the tag that is being read: the parser runs on to the end of what it was given."""
+        self.fault = self.parser.CurrentByteIndex if at is None else at
+        return DamageError(reason, detail)
+
+    def _refuse_doctype(self, *_: object) -> None:
+        raise self.refuse("xml_entities", "a dump holds no document type and no entity declarations")
+
     def _start(self, name: str, _attributes: dict[str, str]) -> None:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            raise DamageError("invalid_xml", f"elements nested more than {_MAX_DEPTH} deep")
+            raise self.refuse("invalid_xml", f"elements nested more than {_MAX_DEPTH} deep")
         if self.depth == 1 and name != "mediawiki":
-            raise DamageError("invalid_xml", f"the root element is <{name[:100]}>, not <mediawiki>")
+            raise self.refuse("invalid_xml", f"the root element is <{name[:100]}>, not <mediawiki>")
         self.opened(name)
 
     def _characters(self, data: str) -> None:
@@ -92,21 +112,21 @@ class _Reader:
         self.parser.CharacterDataHandler = None
         self.closed(name, value)
 
-    def feed(self, data: bytes) -> None:
-        """Read on.
+    def give(self, data: bytes) -> None:
+        """Parse on.
 
         Raises:
             DamageError: this is not the XML of a dump.
         """
+        self._given += len(data)
         try:
             self.parser.Parse(data)
         except expat.ExpatError as error:
-            raise DamageError("invalid_xml", str(error)) from error
-        self._fed += len(data)
-        if self._fed - self.parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
-            raise DamageError("invalid_xml", f"a tag or comment longer than {_MAX_TOKEN_BYTES} bytes")
+            raise self.refuse("invalid_xml", str(error), at=self.parser.ErrorByteIndex) from error
+        if self._given - self.parser.CurrentByteIndex > _MAX_TOKEN_BYTES:
+            raise self.refuse("invalid_xml", f"a tag or comment longer than {_MAX_TOKEN_BYTES} bytes", at=self._given)
         if len(self.parser.intern) > _MAX_NAMES:
-            raise DamageError("invalid_xml", f"more than {_MAX_NAMES} names of elements and attributes")
+            raise self.refuse("invalid_xml", f"more than {_MAX_NAMES} names of elements and attributes", at=self._given)
 
 
 class _SiteReader(_Reader):
@@ -136,7 +156,7 @@ def read_site(dump: BinaryIO) -> str:
     problem = "no <siteinfo> with a <dbname> or a <base> address of a Wikipedia"
     try:
         for chunk in decompressed(dump):
-            reader.feed(chunk)
+            reader.give(chunk)
             seen += len(chunk)
             if reader.done or seen > _SITE_BYTES:
                 break
@@ -161,83 +181,119 @@ def _host(address: str) -> str:
 
 
 _PAGE_FIELDS = frozenset({"title", "ns", "id"})
-_FRAGMENT_STARTS = (b"<page", b"</mediawiki")
-_HEAD_BYTES = 64
+#: Where a page begins, for who begins in the middle: as every dump writes it.
+_PAGE = b"<page>"
+#: Bytes to keep of what was searched, where such a tag may be cut in two.
+_KEPT_BYTES = len(_PAGE) - 1
+_ROOT = b"<mediawiki>"
+_SPACE = b" \t\r\n"
+#: Bytes that are parsed at a time, and of which the rest is parsed again behind a fault.
+_SLICE_BYTES = 1 << 16
+#: Damaged places in one range; after so many, what is left of it is not read. Bounds the time that they can take.
+_MAX_DAMAGED = 1_000
 
 
 class _PageReader(_Reader):
-    """Feeds on chunks, keeps the books of the pages that are complete, and hands over those that are articles."""
+    """Reads the XML of a dump, or of its pages from one in the middle on: keeps the books of complete pages and gives out the articles.
 
-    def __init__(self, tally: Tally, *, whole: bool) -> None:
+    ``place_of``: where in the file a byte of the content given here stands.
+    """
+
+    def __init__(self, tally: Tally, *, exact: bool, middle: bool) -> None:
         super().__init__()
+        self.articles: list[Page] = []
         self._tally = tally
-        self._whole = whole
-        self._head: bytes | None = b""
-        self._prefix_bytes = 0
-        self._articles: list[Page] = []
+        self._exact = exact
+        self._head: bytes | None = None if middle else b""
+        # A byte of the content is so many bytes behind the one of the parser's input.
+        self._shift = 0
+        self._fed = 0
+        # (byte of the content, place) of the last pieces.
+        self._places: deque[tuple[int, int]] = deque(maxlen=64)
+        self._last = b""
         self._in_page = False
         self._forget_page()
+        if middle:
+            self._insert_root()
+
+    def _insert_root(self) -> None:
+        self._shift -= len(_ROOT)
+        self.give(_ROOT)
 
     def _forget_page(self) -> None:
         self._fields: dict[str, str] = {}
-        self._place = self._prefix_bytes
+        self._page_place = 0
         self._redirect = False
         self._too_large: set[str] = set()
 
-    @property
-    def place(self) -> int:
-        """Offset in the decompressed bytes."""
-        return max(0, self.parser.CurrentByteIndex - self._prefix_bytes)
+    def place_of(self, index: int) -> int:
+        """Where in the file a byte of the parser's input stands."""
+        byte = index + self._shift
+        first, place = next((known for known in reversed(self._places) if known[0] <= byte), (byte, 0))
+        return place + byte - first if self._exact else place
 
-    def take(self) -> Iterator[Page]:
-        articles, self._articles = self._articles, []
-        for page in articles:
-            self._tally.emitted += 1
-            yield page
+    def feed(self, data: bytes, place: int) -> None:
+        """Read on; ``place``: where the data stand in the file.
 
-    def feed(self, data: bytes) -> None:
+        Raises:
+            DamageError: as :meth:`give`.
+        """
+        if not self._exact or not self._places:
+            self._places.append((self._fed, place))
+        self._fed += len(data)
+        self._last = self._last[-_KEPT_BYTES:] + data
         if self._head is not None:
-            self._head = (self._head + data).lstrip(b" \t\r\n")
-            if len(self._head) < _HEAD_BYTES:
-                return
-            data = self._begin(self._head)
-        super().feed(data)
+            head = self._head + data
+            self._head = head.lstrip(_SPACE)
+            self._shift += len(head) - len(self._head)
+            if len(self._head) > _KEPT_BYTES:
+                self._begin()
+        else:
+            self.give(data)
 
-    def _begin(self, head: bytes) -> bytes:
-        self._head = None
-        if head.startswith(_FRAGMENT_STARTS):
-            self._whole = False
-            self._prefix_bytes = len(b"<mediawiki>")
-            return b"<mediawiki>" + head
-        return head
+    def _begin(self) -> None:
+        head, self._head = self._head or b"", None
+        if head.startswith(_PAGE):
+            self._insert_root()
+        self.give(head)
 
-    def finish(self) -> None:
-        """The dump has ended.
+    def behind_fault(self) -> bytes:
+        """What was fed, lately, behind the beginning of the tag at which reading failed."""
+        # One byte is left out at least: the next reader must not begin where this one did.
+        behind = self._fed - max(1, self.fault + self._shift)
+        return self._last[-behind:] if behind > 0 else b""
+
+    def finish(self, *, at_end: bool) -> None:
+        """What was to be read has ended: the dump (``at_end``), or what stands before the page at which another reader begins.
 
         Raises:
             DamageError: it ended too early.
         """
         if self._head is not None:
             if not self._head:
-                raise DamageError("empty", "no content")
-            super().feed(self._begin(self._head))
+                raise self.refuse("empty", "no content", at=0)
+            self._begin()
         try:
-            self.parser.Parse(b"</mediawiki>" if self.depth == 1 and not self._whole else b"", True)
+            if not at_end and self.depth != 1:
+                raise self.refuse("invalid_xml", "a page begins inside another one, or behind the end of the dump")
+            self.parser.Parse(b"" if at_end else b"</mediawiki>", True)
         except expat.ExpatError as error:
-            raise DamageError("truncated", str(error)) from error
+            raise self.refuse("truncated" if at_end else "invalid_xml", str(error)) from error
 
     def opened(self, name: str) -> None:
-        if not self._in_page:
-            if name == "page" and self.depth == 2:
-                self._in_page = True
-                self._forget_page()
-                self._place = self.place
-        elif self.depth == 3:
+        if name == "page":
+            # Wherever it stands, another reader may begin at it.
+            if self.depth != 2:
+                raise self.refuse("invalid_xml", "a page begins inside another element")
+            self._in_page = True
+            self._forget_page()
+            self._page_place = self.place_of(self.parser.CurrentByteIndex)
+        elif self._in_page and self.depth == 3:
             if name in _PAGE_FIELDS:
                 self.collect()
             elif name == "redirect":
                 self._redirect = True
-        elif name == "text" and self.depth == 4:
+        elif self._in_page and name == "text" and self.depth == 4:
             # A history dump has many revisions: the last one counts, and what is dropped anyway is not collected.
             self._fields.pop("text", None)
             self._too_large.discard("text")
@@ -265,38 +321,146 @@ class _PageReader(_Reader):
             tally.drop("redirect")
         elif self._too_large:
             detail = f"{title[:200]}: more than {MAX_PAGE_CHARACTERS} characters"
-            tally.dead_letter("page_too_large", place=self._place, detail=detail, payload=title.encode())
+            tally.dead_letter("page_too_large", place=self._page_place, detail=detail, payload=title.encode())
         elif not title or not (page_id.isascii() and page_id.isdigit() and len(page_id) < 19):
             tally.dead_letter(
-                "page_without_title_or_id", place=self._place, detail=f"{title[:200]!r} {page_id[:50]!r}", payload=title.encode()
+                "page_without_title_or_id", place=self._page_place, detail=f"{title[:200]!r} {page_id[:50]!r}", payload=title.encode()
             )
         elif not text or text.isspace():
             tally.drop("empty_text")
         else:
-            self._articles.append(Page(title=title, text=text, page_id=int(page_id)))
+            self.articles.append(Page(title=title, text=text, page_id=int(page_id)))
 
 
-def read_pages(dump: BinaryIO, *, tally: Tally, whole: bool = True) -> Iterator[Page]:
-    """The articles of a dump: pages of namespace 0 that are no redirects and have a text.
+class _Pages:
+    """The pages of a range, from one reader to the next: damage ends one, and the next begins at the next page.
 
-    ``dump``: bz2 (one stream or many), gzip, xz or plain XML, told by its first bytes. It may also be a part of a dump that was cut
-    between pages: one that begins with ``<page>`` is known as such; for the first one, which begins as a dump does, ``whole=False`` says
-    that a missing end is not damage.
-
-    Tally: every page is read; drops ``other_namespace``, ``redirect``, ``empty_text``; dead letters ``page_too_large`` and
-    ``page_without_title_or_id``; the file is damaged as ``empty``, ``truncated``, ``invalid_compression``, ``invalid_xml`` or
-    ``xml_entities``, after all pages that stand before the damage. Places are offsets in the decompressed bytes.
-
-    Memory: three chunks of 1 MiB and one page (:data:`MAX_PAGE_CHARACTERS`).
+    ``idle``: no page has begun, since the beginning of the range or since damage. ``over``: nothing more will be read.
     """
-    reader = _PageReader(tally, whole=whole)
+
+    def __init__(self, tally: Tally, *, exact: bool, middle: bool) -> None:
+        self._tally, self._exact = tally, exact
+        self._reader = None if middle else _PageReader(tally, exact=exact, middle=False)
+        self._searched = b""
+        self._damaged = 0
+        self.over = False
+
+    @property
+    def idle(self) -> bool:
+        return self._reader is None
+
+    def read(self, data: bytes, place: int) -> Iterator[Page]:
+        """Read on; ``place``: where the data stand in the file."""
+        for first in range(0, len(data), _SLICE_BYTES):
+            rest = self._searched + data[first : first + _SLICE_BYTES]
+            self._searched = b""
+            behind = place + min(first + _SLICE_BYTES, len(data))
+            while rest and not self.over:
+                rest = yield from self._read_to_fault(rest, behind - len(rest) if self._exact else place)
+
+    def _read_to_fault(self, data: bytes, place: int) -> Generator[Page, None, bytes]:
+        """Read some data; what of it stands behind a fault."""
+        if self._reader is None:
+            page = data.find(_PAGE)
+            if page < 0:
+                self._searched = data[-_KEPT_BYTES:]
+                return b""
+            data = data[page:]
+            place += page if self._exact else 0
+            self._reader = _PageReader(self._tally, exact=self._exact, middle=True)
+        reader = self._reader
+        try:
+            reader.feed(data, place)
+            rest = b""
+        except DamageError as damage:
+            rest = reader.behind_fault()
+            self.damaged(damage, place=reader.place_of(reader.fault))
+        yield from self._taken(reader)
+        return rest
+
+    def damaged(self, damage: DamageError, *, place: int) -> None:
+        """The content is damaged here: what comes next does not continue what came before."""
+        self._damaged += 1
+        self.over = self._damaged == _MAX_DAMAGED
+        detail = f"{damage.detail} (the {_MAX_DAMAGED}th place: the rest is not read)" if self.over else damage.detail
+        self._tally.damaged(damage.reason, place=place, detail=detail)
+        self._reader, self._searched = None, b""
+
+    def _taken(self, reader: _PageReader) -> Iterator[Page]:
+        articles, reader.articles = reader.articles, []
+        for page in articles:
+            self._tally.emitted += 1
+            yield page
+
+    def finish(self, *, at_end: bool) -> Iterator[Page]:
+        """All is read; ``at_end``: to the end of the file."""
+        if self._reader is None:
+            return
+        reader = self._reader
+        try:
+            reader.finish(at_end=at_end)
+        except DamageError as damage:
+            self.damaged(damage, place=reader.place_of(reader.fault))
+        yield from self._taken(reader)
+
+
+def _unsplit(dump: BinaryIO, begun: bytes) -> Iterator[Piece]:
+    """The content of a dump that is not read in ranges; places are offsets in it."""
+    place = 0
     try:
-        for chunk in decompressed(dump):
-            reader.feed(chunk)
-            yield from reader.take()
-        reader.finish()
+        for data in decompressed(dump, begun=begun):
+            yield Piece(place=place, data=data)
+            place += len(data)
     except DamageError as damage:
-        yield from reader.take()
-        tally.damaged(damage.reason, place=reader.place, detail=damage.detail)
-        return
-    yield from reader.take()
+        yield Piece(place=place, damage=damage)
+
+
+def read_pages(dump: BinaryIO, *, tally: Tally, start: int = 0, end: int | None = None) -> Iterator[Page]:
+    """The articles of a dump, or of a range of it: pages of namespace 0 that are no redirects and have a text.
+
+    Ranges that cover a dump have together what the whole has, pages and books, wherever they are cut.
+
+    Args:
+        dump: bzip2, gzip, xz or plain XML, told by its first bytes. It stands at ``start``; only ``read`` is used.
+        tally: every page is read; drops ``other_namespace``, ``redirect``, ``empty_text``; dead letters ``page_too_large`` and
+            ``page_without_title_or_id``. Damage costs the page and the block of bzip2 that it is in, and is one dead letter: ``truncated``,
+            ``empty``, ``invalid_compression``, ``false_mark`` (see ``metadata.bzip2``), ``invalid_xml``, ``xml_entities``. Reading goes on
+            at the next page; but not in gzip and xz, whose content ends where it is damaged. Places are bytes of the file, of bzip2
+            those where a block begins, of gzip and xz bytes of the content.
+        start: more than 0 in a bzip2 file only.
+        end: None for the end of the file; given for bzip2 files only.
+
+    Memory: one block (see :func:`read_blocks`) or three chunks of 1 MiB, and one page (:data:`MAX_PAGE_CHARACTERS`).
+    """
+    begun = b"" if start else dump.read(len(BZIP2_MAGIC))
+    is_bzip2 = start > 0 or begun == BZIP2_MAGIC
+    pages = _Pages(tally, exact=not is_bzip2, middle=start > 0)
+    # What follows the range belongs to it up to the page that begins there: the first one of the next reader.
+    ahead, seen, place = b"", 0, start
+    for piece in read_blocks(dump, start=start, end=end, begun=begun) if is_bzip2 else _unsplit(dump, begun):
+        before, place = place, piece.place
+        if pages.over:
+            return
+        if piece.own:
+            if piece.damage is None:
+                yield from pages.read(piece.data, place)
+            else:
+                pages.damaged(piece.damage, place=place)
+            continue
+        if piece.damage is not None:
+            # The reader whose range it is in tells of it. The last page may have ended before.
+            yield from pages.read(ahead, before)
+            return
+        if pages.idle and seen >= _KEPT_BYTES:
+            return
+        joined = ahead + piece.data
+        next_page = joined.find(_PAGE)
+        cut = next_page if next_page >= 0 else max(0, len(joined) - _KEPT_BYTES)
+        yield from pages.read(ahead[:cut], before)
+        yield from pages.read(joined[len(ahead) : cut], place)
+        if next_page >= 0:
+            yield from pages.finish(at_end=False)
+            return
+        ahead, seen = joined[cut:], seen + cut
+    yield from pages.read(ahead, place)
+    yield from pages.finish(at_end=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,7 +25,7 @@ from metadata.text import PUNCTUATION, RuleSet, can_match
 from metadata.titles import VIEWS_SCHEMA, select_titles
 
 #: Grows whenever a rule below changes in a way that can change a result.
-ENTRIES_VERSION = 1
+ENTRIES_VERSION = 2
 
 #: ``id`` is the row number. ``score`` is what ranked the entry in its source: the count of a unigram, the PMI in bits of a bigram, the
 #: views of a title; null in the other sources.
@@ -40,6 +41,8 @@ ENTRIES_SCHEMA = pa.schema(
 SOURCES = ("number", "wordnet", "unigram", "bigram", "title", "extra")
 
 _PUNCTUATION_OR_SPACE = PUNCTUATION | {" "}
+#: ``metadata.text.normalize_text`` makes spaces of these.
+_IN_NO_TEXT = re.compile(r"[\t\n\r]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class Candidates:
     """What the stages before found for one Wikipedia; whatever is absent is empty.
 
     ``wordnet``: lemmas. ``unigrams``, ``bigrams``: all of them, in ``NGRAM_SCHEMA``. ``tokens``: the sum of the unigram counts.
-    ``titles``: columns ``title``, each once, and ``views``. ``extra``: a user's own entries, in the order in which they are to stand.
+    ``titles``: columns ``title``, each once, and ``views``.
     """
 
     wordnet: Sequence[str] = ()
@@ -55,7 +58,17 @@ class Candidates:
     bigrams: pa.Table = field(default_factory=NGRAM_SCHEMA.empty_table)
     tokens: int = 0
     titles: pa.Table = field(default_factory=VIEWS_SCHEMA.empty_table)
-    extra: Sequence[str] = ()
+
+
+def _refusal(entry: str, max_characters: int) -> str:
+    """Why a stripped text is no entry, or empty."""
+    if not entry:
+        return "blank_entry"
+    if len(entry) > max_characters:
+        return "entry_too_long"
+    if entry[0] in PUNCTUATION and _PUNCTUATION_OR_SPACE.issuperset(entry):
+        return "only_punctuation"
+    return ""
 
 
 @dataclass
@@ -73,7 +86,7 @@ class _List:
         offered: set[str] = set()
         for place, text in enumerate(texts):
             entry = text.strip()
-            if entry in self.seen or entry in offered or not self._is_entry(entry):
+            if entry in self.seen or entry in offered or _refusal(entry, self.max_characters):
                 continue
             offered.add(entry)
             yield place, entry
@@ -83,11 +96,6 @@ class _List:
         self.seen.update(entries)
         self.sources += [SOURCES.index(source)] * len(entries)
         self.scores += [None] * len(entries) if scores is None else scores
-
-    def _is_entry(self, entry: str) -> bool:
-        if not 0 < len(entry) <= self.max_characters:
-            return False
-        return entry[0] not in PUNCTUATION or not _PUNCTUATION_OR_SPACE.issuperset(entry)
 
     def add_best(self, source: str, select: Callable[[int], pa.Table], *, text: str, score: str, cap: int) -> int:
         """Go down a ranking until ``cap`` entries are new; returns how many were.
@@ -111,11 +119,11 @@ class _List:
 
 
 def select_entries(candidates: Candidates, recipe: Recipe) -> pa.Table:
-    """The list of one Wikipedia, as ``ENTRIES_SCHEMA``, in the order numbers, WordNet, unigrams, bigrams, titles, extra.
+    """The list of one Wikipedia, as ``ENTRIES_SCHEMA``, in the order numbers, WordNet, unigrams, bigrams, titles.
 
-    Within a source: numbers ascending, lemmas by code point, extra entries as given, the others best first. A cap counts the entries
-    that its source adds, and the share of bigrams, rounded, is one of the unigrams that were added, as in the published figures.
-    Candidates are stripped; dropped are those that are empty, too long, or made of punctuation and spaces only.
+    Within a source: numbers ascending, lemmas by code point, the others best first. A cap counts the entries that its source adds, and
+    the share of bigrams, rounded, is one of the unigrams that were added, as in the published figures. Candidates are stripped; dropped
+    are those that are empty, too long, or made of punctuation and spaces only.
     """
     result = _List(max_characters=recipe.max_characters)
     result.add("number", [str(number) for number in range(recipe.numbers)])
@@ -136,7 +144,6 @@ def select_entries(candidates: Candidates, recipe: Recipe) -> pa.Table:
         bigram_cap = min(bigram_cap, round(Fraction(str(recipe.bigram_share)) * selected))
     result.add_best("bigram", bigrams, text="gram", score="score", cap=bigram_cap)
     result.add_best("title", titles, text="title", score="views", cap=recipe.title_cap)
-    result.add("extra", [entry for _, entry in result.new(candidates.extra)])
     return result.table()
 
 
@@ -163,6 +170,67 @@ def merge_lists(lists: Iterable[pa.Table]) -> pa.Table:
     return _table(taken["entry"], source_numbers[rows], taken["score"])
 
 
+def append_extra(table: pa.Table, extra: Sequence[str], *, max_characters: int, tally: Tally) -> pa.Table:
+    """A list with a user's own entries behind it, source ``extra``, in the order in which they come.
+
+    Each is read, stripped and emitted, or dropped as ``blank_entry``, ``entry_too_long``, ``only_punctuation`` or ``repeated_entry``:
+    in the list already, or before among the extra ones. The ids of the list stay what they are.
+
+    Args:
+        table: ``ENTRIES_SCHEMA``; its own rows are not counted here.
+    """
+    if not extra:
+        return table
+    seen = set(table["entry"].to_pylist())
+    new = []
+    for text in extra:
+        tally.read += 1
+        entry = text.strip()
+        reason = _refusal(entry, max_characters) or ("repeated_entry" if entry in seen else "")
+        if reason:
+            tally.drop(reason)
+            continue
+        seen.add(entry)
+        new.append(entry)
+    tally.emitted += len(new)
+    added = _table(pa.array(new, pa.string()), np.full(len(new), SOURCES.index("extra"), np.int8), pa.nulls(len(new), pa.float64()))
+    return merge_lists([table, added])
+
+
+def extra_from_text(data: bytes) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a byte order mark; :func:`append_extra` says what is no entry.
+
+    Raises:
+        ValueError: not UTF-8; the message says which line.
+    """
+    try:
+        lines = data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is no UTF-8 ({error.reason}): save the file as UTF-8") from error
+    return lines if lines[-1] else lines[:-1]
+
+
+def strings_of_json(data: bytes) -> list[str]:
+    """The items of a JSON list of strings.
+
+    Raises:
+        ValueError: it is none, or an item is no Unicode text; the message says where.
+    """
+    try:
+        items = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the entries are no JSON: {error}") from error
+    if not isinstance(items, list):
+        raise ValueError(f"the entries must be a JSON list of strings, not {type(items).__name__}")
+    for place, item in enumerate(items):
+        if not isinstance(item, str):
+            raise ValueError(f"item {place} of the entries is no string but {type(item).__name__}: {repr(item)[:80]}")
+        if not _is_text(item):
+            raise ValueError(f"item {place} of the entries holds half a surrogate pair: {item[:80]!r}")
+    return items
+
+
 def entries_to_json(table: pa.Table) -> bytes:
     """The entries in order as a JSON list of strings in UTF-8: the ``metadata.json`` of MetaCLIP and its kin."""
     return json.dumps(table["entry"].to_pylist(), ensure_ascii=False).encode()
@@ -176,24 +244,13 @@ def entries_from_json(data: bytes, *, tally: Tally) -> pa.Table:
     Raises:
         ValueError: not a JSON list of strings, an empty list, or an item that is blank or no Unicode text; the message says where.
     """
-    try:
-        items = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the entries are no JSON: {error}") from error
-    if not isinstance(items, list):
-        raise ValueError(f"the entries must be a JSON list of strings, not {type(items).__name__}")
+    items = strings_of_json(data)
     if not items:
         raise ValueError("the list of entries is empty")
     for place, item in enumerate(items):
-        if not isinstance(item, str):
-            raise ValueError(f"item {place} of the entries is no string but {type(item).__name__}: {repr(item)[:80]}")
         if not item.strip():
             raise ValueError(f"item {place} of the entries is blank")
-    try:
-        entries = pa.array(list(dict.fromkeys(items)), pa.string())
-    except UnicodeEncodeError as error:
-        place = next(place for place, item in enumerate(items) if not _is_text(item))
-        raise ValueError(f"item {place} of the entries holds half a surrogate pair: {items[place][:80]!r}") from error
+    entries = pa.array(list(dict.fromkeys(items)), pa.string())
     tally.read += len(items)
     tally.emitted += len(entries)
     tally.drop("repeated_entry", len(items) - len(entries))
@@ -209,9 +266,11 @@ def entries_checksum(table: pa.Table) -> str:
 
 
 def never_matching(table: pa.Table, rules: RuleSet) -> int:
-    """How many entries no text can match under these rules."""
-    # Only a spaced mark can keep an entry from matching.
-    return sum(not can_match(entry, rules) for entry in table["entry"].to_pylist() if rules.mark_pattern.search(entry))
+    """How many entries no text can match under these rules: where the rules space texts but not entries, most of those with a spaced
+    mark inside ("St. Louis"); under any rules those with a tab or a line break, which texts do not hold."""
+    suspects = re.compile(f"{_IN_NO_TEXT.pattern}|{rules.mark_pattern.pattern}")
+    found = [entry for entry in table["entry"].to_pylist() if suspects.search(entry)]
+    return sum(bool(_IN_NO_TEXT.search(entry)) or not can_match(entry, rules) for entry in found)
 
 
 def _table(entries: pa.Array | pa.ChunkedArray, source_numbers: npt.NDArray[np.int8], scores: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import re
 import zlib
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from hashlib import blake2b
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from math import log2
 
 import numpy as np
@@ -70,8 +72,12 @@ _SLICE_CHARACTERS = 1 << 16
 _PENDING_TOKENS = 1 << 21
 #: Bytes of gram text in one table: far below the 2 GiB that an Arrow string column can hold.
 _TABLE_BYTES = 1 << 28
-#: Rows of blocks held before they are summed.
-_MERGE_ROWS = 1 << 22
+#: Rows of blocks held before they are summed, and rows that are summed at a time.
+_MERGE_ROWS = 1 << 21
+_SLICE_ROWS = 1 << 20
+#: Rows in order; a block of so many runs of them is sorted anew.
+_RUN_SCHEMA = pa.schema([("place", pa.int16()), ("gram", pa.string()), ("count", pa.int64())])
+_MAX_RUNS = 100
 _MAX_DISTINCT = 1 << 27
 
 _BREAK_TOKEN = "\0"
@@ -280,31 +286,88 @@ def _block(n: int, ranges: _Ints, grams: pa.Array, counts: _Ints) -> pa.Table:
 
 
 def merge_blocks(blocks: Iterable[pa.Table]) -> pa.Table:
-    """Sum the counts of equal (n, range, gram); sorted by (n, range, bytes of gram) like the blocks.
+    """The result of :func:`merged_tables` as one table."""
+    return pa.concat_tables([BLOCK_SCHEMA.empty_table(), *merged_tables(blocks)])
 
-    Associative and commutative. Memory is bounded by the distinct grams: at most three times their rows and 4 million more are
-    held at once. One column holds at most 2 GiB of text, so the blocks of a large language come range by range.
+
+def merged_tables(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Sum the counts of equal (n, range, gram): tables that follow one another in the order of (n, range, bytes of gram), like the blocks.
+
+    Associative and commutative; where one table ends and the next begins depends on the blocks. Blocks that are not sorted take longer.
+
+    Memory: rows of about 28 bytes, at most 2.5 times as many as there are distinct grams (or two times, and 2 million), the largest block,
+    and 100 MB; it does not grow with the number of blocks. Measured, blocks read from Parquet: 0.46 GB for 4.3 million distinct bigrams,
+    0.71 GB for 8.5 million. The 64th part of a large language, which is merged at a time, has about as many as the first.
     """
-    merged = BLOCK_SCHEMA.empty_table()
-    pending: list[pa.Table] = []
+    merged, pending = _RUN_SCHEMA.empty_table(), []
     rows = 0
     for block in blocks:
-        pending.append(block)
+        pending += _runs(block)
         rows += block.num_rows
-        if rows >= max(_MERGE_ROWS, merged.num_rows):
-            merged, pending, rows = _sum([merged, *pending]), [], 0
-    return _sorted(_sum([merged, *pending]))
+        if rows >= max(_MERGE_ROWS, merged.num_rows // 2):
+            merged, pending, rows = pa.concat_tables(_sums([merged, *pending])), [], 0
+    for table in _sums([merged, *pending]):
+        place = table["place"].to_numpy()
+        columns = [place // RANGES, place % RANGES, table["gram"], table["count"]]
+        yield pa.table([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], names=BLOCK_SCHEMA.names).cast(BLOCK_SCHEMA)
 
 
-def _sum(blocks: list[pa.Table]) -> pa.Table:
-    grouped = pa.concat_tables(blocks).group_by(["n", "range", "gram"], use_threads=False).aggregate([("count", "sum")])
-    return grouped.rename_columns(["n", "range", "gram", "count"]).cast(BLOCK_SCHEMA)
-
-
-def _sorted(block: pa.Table) -> pa.Table:
-    by_gram = pc.array_sort_indices(block["gram"]).to_numpy()
+def _runs(block: pa.Table) -> list[pa.Table]:
+    """The rows of a block in ``_RUN_SCHEMA``, cut wherever they are out of order."""
     place = block["n"].to_numpy().astype(np.int16) * RANGES + block["range"].to_numpy()
-    return block.take(pa.array(by_gram[np.argsort(place[by_gram], kind="stable")]))
+    run = pa.table([pa.array(place), block["gram"], block["count"]], schema=_RUN_SCHEMA)
+    if not block.num_rows:
+        return []
+    step = np.diff(place)
+    falls = pc.less(block["gram"].slice(1), block["gram"].slice(0, len(place) - 1)).to_numpy()
+    cuts = np.flatnonzero((step < 0) | ((step == 0) & falls)) + 1
+    if len(cuts) > _MAX_RUNS:
+        return [_sum(run)]
+    return [run.slice(start, end - start) for start, end in pairwise([0, *cuts.tolist(), len(place)])]
+
+
+def _sums(runs: Sequence[pa.Table]) -> Iterator[pa.Table]:
+    """The sums over sorted runs, a slice of all of them at a time, so that little is held twice."""
+    stride = max(1, _SLICE_ROWS // (2 * len(runs)))
+    keys = sorted(_key(run, row) for run in runs for row in range(stride, run.num_rows, stride))
+    starts = [0] * len(runs)
+    for key in [*keys[len(runs) :: len(runs)], None]:
+        ends = [run.num_rows if key is None else bisect_left(range(run.num_rows), key, key=partial(_key, run)) for run in runs]
+        slices = [run.slice(start, end - start) for run, start, end in zip(runs, starts, ends, strict=True) if end > start]
+        starts = ends
+        if slices:
+            yield _sum(pa.concat_tables(slices))
+
+
+def _key(run: pa.Table, row: int) -> tuple[int, str]:
+    # Strings compare as their bytes in UTF-8 do.
+    return run["place"][row].as_py(), run["gram"][row].as_py()
+
+
+def _sum(rows: pa.Table) -> pa.Table:
+    """Rows in ``_RUN_SCHEMA`` with each gram once, sorted."""
+    rows = rows.combine_chunks()
+    grams = rows["gram"].combine_chunks()
+    order = pc.array_sort_indices(grams).to_numpy()
+    places = rows["place"].to_numpy()
+    # int16 is sorted by radix.
+    order = order[np.argsort(places[order], kind="stable")]
+    places, grams = places[order], grams.take(pa.array(order))
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (np.diff(places) != 0) | pc.not_equal(grams.slice(1), grams.slice(0, len(grams) - 1)).to_numpy(zero_copy_only=False)
+    firsts = np.flatnonzero(is_first)
+    counts = np.add.reduceat(rows["count"].to_numpy()[order], firsts)
+    return pa.table([pa.array(places[firsts]), grams.filter(pa.array(is_first)), pa.array(counts)], schema=_RUN_SCHEMA)
+
+
+def words_of(bigrams: pa.Table) -> pa.Array:
+    """The distinct words of bigrams (``BLOCK_SCHEMA``, n = 2)."""
+    return pc.unique(_both_words(bigrams))
+
+
+def _both_words(bigrams: pa.Table) -> pa.ChunkedArray:
+    """First word, second word, first word of the next one …"""
+    return pc.list_flatten(pc.split_pattern(bigrams["gram"], SEPARATOR))
 
 
 def with_ratio(bigrams: pa.Table, unigrams: pa.Table, *, spaced: bool, min_count: int) -> pa.Table:
@@ -316,16 +379,15 @@ def with_ratio(bigrams: pa.Table, unigrams: pa.Table, *, spaced: bool, min_count
 
     Args:
         bigrams: merged ``BLOCK_SCHEMA``, n = 2.
-        unigrams: merged ``BLOCK_SCHEMA``, n = 1, of the whole language; those rarer than ``min_count`` may be absent, since no
-            bigram is more frequent than its words.
+        unigrams: columns ``gram`` and ``count``, summed over the whole language, in any order; others than :func:`words_of` the bigrams
+            may be absent, and so may those rarer than ``min_count``, since no bigram is more frequent than its words.
         spaced: whether the words are joined by a space or by nothing. Without a space two bigrams can read alike; both stay.
 
     Raises:
         ValueError: a word of a bigram is not among the unigrams.
     """
     kept = bigrams.filter(pc.greater_equal(bigrams["count"], min_count)).combine_chunks()
-    words = pc.list_flatten(pc.split_pattern(kept["gram"], SEPARATOR))
-    places = pc.index_in(words, value_set=unigrams["gram"])
+    places = pc.index_in(_both_words(kept), value_set=unigrams["gram"])
     if places.null_count:
         raise ValueError(f"{places.null_count} words of bigrams are not among the unigrams")
     word_counts = unigrams["count"].to_numpy()[places.to_numpy()].astype(np.float64)

@@ -10,6 +10,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from balancing.left_out import REASONS, LeftOut
 from balancing.pairs import CURATED_SCHEMA
 from balancing.sampling import entry_probabilities
 from balancing.selection import select_rows
@@ -17,15 +18,17 @@ from metadata.tally import Tally
 from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
+from pipelines.left_out import LEFT_OUT, left_out_at
 from pipelines.options import JobConfig, option
-from pipelines.pool import check_siblings, open_pool
+from pipelines.pool import check_counts, check_siblings, open_pool, read_with_siblings
 from pipelines.stage import Stage, Unit, open_stage, read_part
 from pipelines.thresholds import read_thresholds
 
 ABOUT = """Draw the balanced set.
 
 Of each image one of its texts is chosen, which is then kept with a probability that falls with the counts of its entries. Every draw is a
-keyed hash of --seed and the pair: the same inputs give the same set, and a smaller t gives a subset of it."""
+keyed hash of --seed and the pair: the same inputs give the same set, and a smaller t gives a subset of it. What the counts of the
+thresholds left out (--alive, --drop-ids, --drop-hosts of the job count) is left out here too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +52,31 @@ def probabilities(counts_url: str, counts_id: str, lang: str, t: float) -> np.nd
 def balance_unit(unit: Unit, *, stage: Stage, siblings_url: str, counts_url: str, seed: int) -> None:
     """Draw the curated rows of one matched part and write them, sorted by image key, which mixes hosts."""
     t = thresholds_of(stage)
-    matched = read_part(unit.url)
-    siblings = read_part(storage.join(siblings_url, unit.path))
-    if len(siblings) != len(matched):
-        raise JobError(f"{siblings_url}/{unit.path} has {len(siblings)} rows, the matched part {len(matched)}: run dedup again")
     tally = Tally()
+    matched, siblings = leave_out(*read_with_siblings(unit, siblings_url), left_out_at(counts_url, stage.parameters), tally)
     probability = {lang: probabilities(counts_url, stage.upstream["count"], lang, t[lang]) for lang in t}
-    rows, odds = select_rows(matched, siblings, probability=probability, seed=seed, tally=tally)
+    try:
+        rows, odds = select_rows(matched, siblings, probability=probability, seed=seed, tally=tally)
+    except ValueError as error:
+        raise JobError(f"{unit.url}: {error} that {counts_url} counts: they belong to other entries; match or count again") from error
     order = np.lexsort((matched["pair_key"].to_numpy()[rows], matched["image_key"].to_numpy()[rows]))
     table = matched.take(pa.array(rows[order])).append_column(CURATED_SCHEMA.field("probability"), pa.array(odds[order]))
-    stage.write_part(unit, table.cast(CURATED_SCHEMA), tally)
+    carried = [field for field in matched.schema if field.name not in CURATED_SCHEMA.names]
+    schema = pa.schema([*CURATED_SCHEMA, *carried])
+    stage.write_part(unit, table.select(schema.names).cast(schema), tally)
+
+
+def leave_out(matched: pa.Table, siblings: pa.Table, left_out: LeftOut, tally: Tally) -> tuple[pa.Table, pa.Table]:
+    """The rows that the counts did not leave out; the others are drops by reason, whichever copy of a pair they are."""
+    why = left_out.reasons(matched)
+    if not why.any():
+        return matched, siblings
+    for number, reason in enumerate(REASONS, 1):
+        n = int(np.count_nonzero(why == number))
+        tally.read += n
+        tally.drop(reason, n)
+    stays = pa.array(why == 0)
+    return matched.filter(stays).combine_chunks(), siblings.filter(stays).combine_chunks()
 
 
 def thresholds_of(stage: Stage) -> dict[str, float]:
@@ -86,8 +104,7 @@ def plan(config: BalanceConfig) -> tuple[Stage, list[Unit], str]:
         raise JobError(
             f"{config.thresholds} was made from counts {body['counts']}, but {counts_url} is {counts.id}: make the thresholds again"
         )
-    if counts.upstream["match"] != pool.id:
-        raise JobError(f"{config.thresholds} belongs to matched pairs {counts.upstream['match']}, but {pool} is {pool.id}")
+    check_counts(pool, siblings, counts)
     if config.languages != "all":
         wanted = {code.strip() for code in config.languages.split(",")}
         if unknown := sorted(wanted - t.keys()):
@@ -96,7 +113,11 @@ def plan(config: BalanceConfig) -> tuple[Stage, list[Unit], str]:
     stage = Stage(
         url=config.output,
         kind="balance",
-        parameters={"seed": config.seed, "thresholds": {"id": body["id"], "t": {lang: str(value) for lang, value in t.items()}}},
+        parameters={
+            "seed": config.seed,
+            "thresholds": {"id": body["id"], "t": {lang: str(value) for lang, value in t.items()}},
+            **{key: about for key, about in counts.parameters.items() if key == LEFT_OUT},
+        },
         upstream={"match": pool.id, "dedup": siblings.id, "count": counts.id},
         limits=config.limits,
     )

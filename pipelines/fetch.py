@@ -428,7 +428,7 @@ def _check_answer(reply: aiohttp.ClientResponse, max_bytes: int) -> None:
     """Raise _Failure unless status and headers announce the plain bytes of what may be an image."""
     status, headers = reply.status, reply.headers
     if status in _BUSY:
-        wait_s = _retry_after(headers.get("Retry-After", ""))
+        wait_s = retry_after(headers.get("Retry-After", ""))
         raise _Failure(f"http_{status // 100}xx", f"{status}, retry after {wait_s:.0f} s", retry=True, wait_s=wait_s)
     if status != 200:
         raise _Failure(f"http_{status // 100}xx" if 100 <= status < 600 else "http_other", str(status))
@@ -443,7 +443,7 @@ def _check_answer(reply: aiohttp.ClientResponse, max_bytes: int) -> None:
         raise _Failure("too_large", f"Content-Length {reply.content_length}")
 
 
-def _retry_after(value: str) -> float:
+def retry_after(value: str) -> float:
     """Seconds that a ``Retry-After`` header asks for (a number or a date, RFC 9110 10.2.3); 0 when it says nothing readable."""
     if re.fullmatch(r"[0-9]{1,9}", value.strip()):
         return float(value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import JobError
-from pipelines.options import JobConfig, option
+from pipelines.options import LimitsConfig, option
 from pipelines.stage import MERGED_FROM, Stage
 
 ABOUT = """Finish a stage whose parts are all there.
@@ -17,13 +17,11 @@ instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinishConfig(JobConfig):
+class FinishConfig(LimitsConfig):
     output: str = option("the directory of the stage", metavar="DIR", positional=True)
 
 
-def main(config: FinishConfig, beam_args: Sequence[str]) -> None:
-    if beam_args:
-        raise JobError(f"finish does not know {beam_args[0]}")
+def main(config: FinishConfig, _: Sequence[str]) -> None:
     stage = Stage.begun(config.output, config.limits)
     if stage.kind in MERGED_FROM:
         raise JobError(

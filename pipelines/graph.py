@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines import storage
-from pipelines.errors import JobError, message_of
+from pipelines.errors import JobError, did_you_mean, message_of
 from pipelines.processes import module_environment, python_module
 from pipelines.stage import Stage, Unit
 
@@ -80,13 +81,22 @@ class FinishStage(beam.PTransform):
         return signal | "Finish" >> beam.Map(finish, self._stage)
 
 
-def check_beam_args(beam_args: Sequence[str]) -> None:
-    """Raises JobError for an option that Beam would pass over in silence. Other runners may have options that Beam does not know."""
+def check_beam_args(beam_args: Sequence[str], own: Sequence[str] = ()) -> None:
+    """Raises JobError for a runner that Beam does not have, and for an option that it would pass over in silence.
+
+    Other runners than the embedded one may have options that Beam does not know: of those only what is nearly one of the job's ``own`` is
+    refused.
+    """
     options = PipelineOptions(list(beam_args))
-    if options.view_as(StandardOptions).runner in (None, "DirectRunner", EMBEDDED):
-        unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
-        if unknown:
-            raise JobError(f"neither the job nor Apache Beam knows the option --{min(unknown).replace('_', '-')}: see --help")
+    runner, runners = options.view_as(StandardOptions).runner, StandardOptions.KNOWN_RUNNER_NAMES
+    if runner and "." not in runner and runner.lower() not in map(str.lower, runners):
+        raise JobError(f"Apache Beam has no runner {runner}{did_you_mean(runner, runners)} (it has {', '.join(runners)})")
+    embedded = runner in (None, "DirectRunner", EMBEDDED)
+    for name in sorted(options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()):
+        option = name.replace("_", "-")
+        meant = did_you_mean(option, own, form="--{}")
+        if embedded or meant:
+            raise JobError(f"neither the job nor Apache Beam knows the option --{option}{meant or ': see --help'}")
 
 
 def pipeline_options(beam_args: Sequence[str], workers: int) -> PipelineOptions:
@@ -152,16 +162,52 @@ def run(build: Callable[[beam.Pipeline], Any], stages: Sequence[Stage], *, beam_
     Raises:
         JobError: what a worker refused, as it said it.
     """
-    # What a worker refuses is told once, by the caller; an unforeseen exception keeps its traceback anyway.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     options = pipeline_options(beam_args, workers)
     pipeline = beam.Pipeline(_runner(options), options=options)
     build(pipeline)
     try:
-        with _progress(stages):
+        with _quiet(), _progress(stages):
             pipeline.run().wait_until_finish()
     except Exception as error:
-        message = message_of(error)
+        message = message_of(error) or failure_of_engine(error)
         if message is None:
             raise
         raise JobError(message) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What a worker refuses is told once, by the caller; an unforeseen exception keeps its traceback anyway. Beam would log them too, what
+    comes from an engine to the root; and its thread that reads an engine's messages ends with a traceback where the connection breaks."""
+    loggers = [logging.getLogger(name) for name in (None, "apache_beam")]
+    levels, hook = [logger.level for logger in loggers], threading.excepthook
+
+    def tell(args: threading.ExceptHookArgs) -> None:
+        if not (args.thread and args.thread.name == "wait_until_finish_read"):
+            hook(args)
+
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+_GO_ON = "what was done is kept; when it is in order, run the same command again"
+
+
+def failure_of_engine(error: BaseException) -> str | None:
+    """What to tell the user where an engine failed, not a worker: it gave the job up or cannot be reached. None for anything else."""
+    if isinstance(error, grpc.FutureTimeoutError):
+        return f"no answer at the --job_endpoint: mend the address or start the job server; {_GO_ON}"
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        said = f"{error.code().name}: {error.details()}"
+        return f"the connection to the engine broke ({said}). The job may go on there; {_GO_ON}"
+    # A defect of this program arrives as a RuntimeError too, with the traceback of the worker.
+    if isinstance(error, RuntimeError) and " failed in state " in str(error) and "Traceback" not in str(error):
+        return f"the engine gave the job up ({str(error).splitlines()[0]}), and its own logs say why; {_GO_ON}"
+    return None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from balancing.gather import CURATED_COLUMNS, gather_images
+from balancing.gather import CURATED_COLUMNS, WANTED_SCHEMA, gather_images
 from balancing.pairs import IMAGES_SCHEMA
 from balancing.siblings import range_of
 from metadata.tally import Tally
@@ -22,6 +27,7 @@ from pipelines.fetch import FetchConfig, fetch_all
 from pipelines.graph import Begin, FinishStage, run
 from pipelines.imaging import ImageError, prepare_image
 from pipelines.options import JobConfig, option, positive
+from pipelines.progress import PROGRESS_SECONDS, time_text
 from pipelines.stage import Stage, Unit, open_stage, read_part
 
 ABOUT = """Fetch the images of the curated set.
@@ -83,7 +89,41 @@ def cut_into_shards(unit: Unit, *, shards: int) -> Iterator[tuple[int, pa.Table]
         yield number, table.filter(pa.array(numbers == number))
 
 
-def fetch_images(wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[str, str]], tally: Tally) -> Iterator[pa.Table]:
+class Progress:
+    """How far a shard is: the images that are done, how many a second, what failed so far and why, and the time left for this shard."""
+
+    def __init__(self, name: str, images: int, tally: Tally, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.done = 0
+        self._name, self._images, self._tally, self._clock, self._started = name, images, tally, clock, clock()
+
+    def line(self) -> str:
+        """The state in a line. May be called while another thread counts."""
+        rate = self.done / max(self._clock() - self._started, 1e-3)
+        left = f", {time_text((self._images - self.done) / rate)} left" if rate else ""
+        failed = ", ".join(f"{reason} {n:,}" for reason, n in Counter(dict(self._tally.dropped)).most_common())
+        return f"images: {self._name}: {self.done:,} of {self._images:,} images, {rate:.1f} a second{left}; failed: {failed or 'none'}"
+
+    @contextlib.contextmanager
+    def told(self, every: float = PROGRESS_SECONDS) -> Iterator[None]:
+        """While the block runs, say the line on stderr, also when nothing arrives."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(every):
+                print(self.line(), file=sys.stderr, flush=True)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def fetch_images(
+    wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[str, str]], tally: Tally, progress: Progress
+) -> Iterator[pa.Table]:
     """Fetch the images of a shard: IMAGES_SCHEMA tables of a row group. What fails is dropped by reason and appended to ``failed``."""
     urls = [url or "" for url in wanted["url"].to_pylist()]
     ids = wanted["image_id"].to_pylist()
@@ -112,6 +152,7 @@ def fetch_images(wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[st
         if reason:
             tally.drop(reason)
             failed.append({"image_id": ids[fetched.index], "url": urls[fetched.index], "reason": reason, "detail": detail})
+        progress.done += 1
         if len(rows) == ROW_GROUP_IMAGES or size >= ROW_GROUP_BYTES:
             yield row_group()
             rows, alive, size = [], [], 0
@@ -138,15 +179,17 @@ def nothing_fetched(unit: Unit, tally: Tally) -> str:
     return f"none of the {tally.read:,} images of {unit.path} could be fetched ({reasons}): {hint}"
 
 
-def write_shard(element: tuple[int, dict[str, Any]], *, stage: Stage, config: ImagesConfig) -> int:
+def write_shard(element: tuple[int, dict[str, Any]], *, stage: Stage, config: ImagesConfig, shards: int) -> int:
     """Fetch one shard and write its part, unless it is there; 1, so that the shards can be counted."""
     _, joined = element
     (unit,) = joined["unit"]
     if not stage.has_part(unit):
         tally, failed = Tally(), list[dict[str, str]]()
         tables = list(joined["pairs"])
-        with stage.part(unit, IMAGES_SCHEMA, tally) as writer:
-            for images in fetch_images(gather_images(tables), config=config, failed=failed, tally=tally) if tables else ():
+        wanted = gather_images(tables) if tables else WANTED_SCHEMA.empty_table()
+        progress = Progress(f"shard {unit.index + 1} of {shards}", len(wanted), tally)
+        with stage.part(unit, IMAGES_SCHEMA, tally) as writer, progress.told():
+            for images in fetch_images(wanted, config=config, failed=failed, tally=tally, progress=progress) if tables else ():
                 writer.write(images, row_group_rows=ROW_GROUP_IMAGES)
             if never_tried(tally):
                 raise JobError(nothing_fetched(unit, tally))
@@ -175,7 +218,7 @@ def build(pipeline: beam.Pipeline, stage: Stage, config: ImagesConfig, shards: i
     _ = (
         {"unit": units, "pairs": pairs}
         | "GatherShards" >> beam.CoGroupByKey()
-        | "FetchShard" >> beam.Map(write_shard, stage=stage, config=config)
+        | "FetchShard" >> beam.Map(write_shard, stage=stage, config=config, shards=shards)
         | "CountShards" >> beam.CombineGlobally(sum)
         | "FinishImages" >> FinishStage(stage)
     )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from metadata.reasons import REASONS
 from pipelines import storage
-from pipelines.options import parse
+from pipelines.dry_run import dry_run
+from pipelines.errors import JobError, did_you_mean
+from pipelines.options import JobConfig, option_names, parse
 from pipelines.stage import MANIFEST, MERGED_FROM, SUCCESS
 
 #: Jobs in the order of the chain: name → config class of pipelines.<name>, and what ``worldclip --help`` says.
@@ -27,10 +31,19 @@ JOBS = {
     "train": ("", "train CLIP on them (the same as torchrun … -m train)"),
     "report": ("ReportConfig", "one HTML page on what went in and what came out"),
     "run": ("RunConfig", "the whole chain from one TOML file; finished stages are skipped"),
+    "plan": ("PlanConfig", "what other thresholds would keep, and what a run takes in time and disk"),
     "explain": ("ExplainConfig", "what the chain makes of one text, and why"),
     "status": ("StatusConfig", "how far a stage, or a chain, has come"),
+    "reasons": ("ReasonsConfig", "what the reasons mean for which records are dropped"),
     "finish": ("FinishConfig", "finish a stage whose parts are all there"),
+    "diff": ("DiffConfig", "what came and what went between two sets of entries, or two curated sets"),
+    "card": ("CardConfig", "what a curated set was made from, in a small file from which anyone can rebuild it"),
+    "verify": ("VerifyConfig", "whether a stage, or a chain, is as it was written"),
+    "clean": ("CleanConfig", "what the intermediates of a chain take, and delete them"),
+    "coverage": ("CoverageConfig", "which of your captions match the entries, and which frequent words are missing"),
 }
+#: Those behind it in this table are beside the chain.
+LAST_OF_CHAIN = "report"
 
 
 def config_class(job: str) -> type[Any]:
@@ -39,17 +52,27 @@ def config_class(job: str) -> type[Any]:
     return found
 
 
-def read_command(job: str, argv: Sequence[str]) -> tuple[Any, list[str]]:
-    """The config of a job from its command line, and Beam's own options. Ends the process on a wrong option, as command lines do.
+def read_command(job: str, argv: Sequence[str], *, where: str = "") -> tuple[Any, list[str]]:
+    """The config of a job from its command line, and Beam's own options: see :func:`read_options`."""
+    return read_options(config_class(job), argv, job=job, about=importlib.import_module(f"pipelines.{job}").ABOUT, where=where)
+
+
+def read_options(kind: type[Any], argv: Sequence[str], *, job: str, about: str, where: str = "") -> tuple[Any, list[str]]:
+    """A config from its command line, and Beam's own options. Ends the process on a wrong option, as command lines do.
 
     Raises:
-        JobError: neither the job nor Beam knows an option.
+        JobError: neither the job nor Beam knows an option; or what else is wrong, if the command line stands for what is at ``where``.
     """
-    about = importlib.import_module(f"pipelines.{job}").ABOUT
-    config, beam_args = parse(config_class(job), argv, job=job, about=about)
+    config, beam_args = parse(kind, argv, job=job, about=about, where=where)
     if beam_args:
-        # Beam takes a second to import, which the jobs without it need not wait for.
-        importlib.import_module("pipelines.graph").check_beam_args(beam_args)
+        try:
+            if not (issubclass(kind, JobConfig) or job == "run"):
+                option = beam_args[0].partition("=")[0]
+                raise JobError(f"{job} does not know {option}{did_you_mean(option.strip('-'), option_names(kind), form='--{}')}")
+            # Beam takes a second to import, which the jobs without it need not wait for.
+            importlib.import_module("pipelines.graph").check_beam_args(beam_args, option_names(kind))
+        except JobError as error:
+            raise JobError(f"{where}: {error}" if where else str(error)) from None
     return config, beam_args
 
 
@@ -64,6 +87,9 @@ def run_job(job: str, argv: Sequence[str]) -> None:
         module.main(argv)
         return
     config, beam_args = read_command(job, argv)
+    if getattr(config, "dry_run", False):
+        print(dry_run(job, config, partial(module.main, config, beam_args)), flush=True)
+        return
     started = time.monotonic()
     output = getattr(config, "output", "")
     before = _made(output)
@@ -93,4 +119,6 @@ def summary(job: str, output: str, seconds: float) -> str:
     if counters["dead_letters"]:
         blocks = "blocks/" if manifest["stage"] in MERGED_FROM else ""
         lines.append(f"  look at them in {storage.join(output, blocks + 'dead_letters')}")
+    if len(lines) > 1 and manifest["stage"] in REASONS:
+        lines.append(f"  what the reasons mean: worldclip reasons {manifest['stage']}")
     return "\n".join(lines)

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
 
+import pyarrow as pa
+
 from metadata.tally import add_counters
+from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.stage import FinishedStage, Unit, digest, open_stage
+from pipelines.stage import FinishedStage, Unit, digest, open_stage, read_part
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,28 @@ def check_siblings(pool: MatchedPool, siblings: FinishedStage) -> None:
     """Raises JobError when the siblings speak of other matched pairs."""
     if siblings.upstream["match"] != pool.id:
         raise JobError(f"{siblings.url} belongs to matched pairs {siblings.upstream['match']}, but {pool} is {pool.id}: run dedup on them")
+
+
+def check_counts(pool: MatchedPool, siblings: FinishedStage, counts: FinishedStage) -> None:
+    """Raises JobError when the counts are those of other pairs, or of other entries than they were matched with."""
+    for job, (there, what) in {"entries": (pool.entries, pool), "match": (pool.id, pool), "dedup": (siblings.id, siblings.url)}.items():
+        if counts.upstream[job] != there:
+            of = "was matched with" if job == "entries" else "is"
+            said = f"{counts.url} was made from {job} {counts.upstream[job]}, but {what} {of} {there}"
+            raise JobError(f"{said}: count again, or give what was counted")
+
+
+def read_with_siblings(
+    unit: Unit, siblings_url: str, *, columns: Sequence[str] | None = None, siblings_columns: Sequence[str] | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """A matched part and its siblings, row by row the same pairs.
+
+    Raises:
+        JobError: one of them is absent or damaged, or they have different numbers of rows.
+    """
+    matched = read_part(unit.url, columns=columns)
+    url = storage.join(siblings_url, unit.path)
+    siblings = read_part(url, columns=siblings_columns)
+    if len(siblings) != len(matched):
+        raise JobError(f"{url} has {len(siblings)} rows, the matched part {unit.url} {len(matched)}: run dedup again")
+    return matched, siblings

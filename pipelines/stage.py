@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from balancing.own import is_damage
-from metadata.tally import DeadLetter, Tally, add_counters
+from metadata.tally import DeadLetter, Tally
 from pipelines import storage
+from pipelines.books import File, account, damaged_files, first_few
 from pipelines.errors import JobError
 
 #: Grows when the layout of a stage changes. A newer directory is refused.
@@ -41,6 +43,9 @@ MANIFEST = "manifest.json"
 STAGE_FILE = "stage.json"
 _UNITS = "units.parquet"
 _FOOTER = b"worldclip"
+
+#: Whether jobs are to write nothing and to stop where they would begin to: see pipelines/dry_run.py.
+DRY_RUN: ContextVar[bool] = ContextVar("DRY_RUN", default=False)
 
 DEAD_LETTER_SCHEMA = pa.schema(
     [
@@ -76,6 +81,11 @@ class Unit:
     group: str = ""
     index: int = 0
 
+    @property
+    def file(self) -> File:
+        """What counts as one file: units that are ranges of one are one file."""
+        return self.path, "" if self.length >= 0 else self.name
+
 
 _UNIT_SCHEMA = pa.schema(
     [(f, pa.int64() if f in ("size", "offset", "length", "index") else pa.string()) for f in Unit.__dataclass_fields__]
@@ -101,8 +111,8 @@ class Limits:
     bad_records: float = 0.01
     bad_files: float = 0.001
 
-    def check(self, counters: Mapping[str, Any], stage_url: str) -> None:
-        """Raises :class:`JobError` when there is more; says what, where to look, and how to go on."""
+    def check(self, counters: Mapping[str, Any], stage_url: str, damaged: Sequence[str] = ()) -> None:
+        """Raises :class:`JobError` when there is more; says what, where to look, and how to go on. ``damaged``: the files, with reasons."""
         letters, read = counters.get("dead_letters", 0), counters.get("read", 0)
         files, bad_files = counters.get("files", 0), counters.get("bad_files", 0)
         # A damaged file is one dead letter; it is judged as a file, not a second time as a record.
@@ -116,8 +126,8 @@ class Limits:
             )
         if bad_files > max(1.0, self.bad_files * files):
             raise JobError(
-                f"{bad_files} of {files} files are damaged ({reasons}), more than --max-bad-files {self.bad_files:.3%} allows"
-                f"{look} --max-bad-files to accept it"
+                f"{bad_files} of {files} files are damaged ({first_few(damaged) or reasons}), more than --max-bad-files "
+                f"{self.bad_files:.3%} allows{look} --max-bad-files to accept it"
             )
 
 
@@ -183,6 +193,14 @@ class PartWriter:
             self._file.close()
 
 
+class WouldRunError(Exception):
+    """In a dry run: the stage that would be begun now, its units, and the names of those whose input has changed."""
+
+    def __init__(self, stage: Stage, units: Sequence[Unit], changed: Sequence[str]) -> None:
+        super().__init__(stage.url)
+        self.stage, self.units, self.changed = stage, units, changed
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A stage to be made. ``parameters`` are those that change the result; ``upstream`` names the finished stages it reads, by id.
@@ -219,6 +237,7 @@ class Stage:
 
         Raises:
             JobError: the directory holds a stage of another kind, of other parameters, of fewer inputs, or of a newer program.
+            WouldRunError: in a dry run, where there is anything to do.
         """
         self._check_about()
         units = sorted(units, key=lambda u: u.name)
@@ -232,6 +251,15 @@ class Stage:
         paths = {u.path for u in units}
         lost = [name for name in gone if before[name].path not in paths]
         if lost and not derived:
+            given = {u.url for u in units}
+            renamed = [before[name] for name in lost if before[name].url in given]
+            if renamed:
+                root = renamed[0].url.removesuffix(renamed[0].path)
+                raise JobError(
+                    f"{self.url} names its inputs by their paths below the folder that all of them share. That was {root}, and with the "
+                    f"inputs given now it is another one, so that {len(renamed)} of them have new names (the first: {renamed[0].url}). Put "
+                    f"what is new below {root} too (a link will do), or choose another --output"
+                )
             raise JobError(
                 f"{self.url} was begun with {len(lost)} inputs that are not given now (the first: {before[lost[0]].path}): "
                 f"give them again, or choose another --output"
@@ -240,6 +268,8 @@ class Stage:
         changed = sorted(n for n in before.keys() & now.keys() if replace(before[n], url="") != replace(now[n], url=""))
         if before.keys() == now.keys() and not changed and storage.exists(self.at(SUCCESS)):
             return False
+        if DRY_RUN.get():
+            raise WouldRunError(self, units, changed)
         storage.remove(self.at(SUCCESS))
         for name in [*changed, *gone]:
             storage.remove(self.part_url(before[name]))
@@ -261,7 +291,8 @@ class Stage:
             strangers = [n for n in storage.listing(self.url) if n.endswith(".parquet") or n == MANIFEST]
             if strangers:
                 raise JobError(f"{self.url} holds {strangers[0]} but no {STAGE_FILE}: it is no stage of worldclip; choose another --output")
-            storage.write_json(self.at(STAGE_FILE), about)
+            if not DRY_RUN.get():
+                storage.write_json(self.at(STAGE_FILE), about)
             return
         there = _read_about(self.url)
         if there.get("format_version", 0) > FORMAT_VERSION:
@@ -303,6 +334,11 @@ class Stage:
         footer = read_footer(self.part_url(unit))
         return footer if footer and (footer.unit, footer.fingerprint) == (unit.name, self.fingerprint) else None
 
+    def footers(self, units: Sequence[Unit]) -> list[Footer | None]:
+        """What the units' parts say of themselves; None where there is none yet."""
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            return list(pool.map(self._footer, units))
+
     @contextlib.contextmanager
     def part(self, unit: Unit, schema: pa.Schema, tally: Tally) -> Iterator[PartWriter]:
         """A writer for the unit's part; at the end of the block its dead letters are written, then the part appears.
@@ -343,18 +379,17 @@ class Stage:
             JobError: a part is missing, or there was too much bad input.
         """
         units = self.units()
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            footers = list(pool.map(self._footer, units))
+        footers = self.footers(units)
         missing = [u for u, f in zip(units, footers, strict=True) if f is None]
         if missing:
             raise JobError(
                 f"{self.url}: {len(missing)} of {len(units)} units have no part yet (the first: {missing[0].path}); run the job again"
             )
-        counters: dict[str, Any] = Tally().counters() | {"files": 0}
+        done = [(unit, footer) for unit, footer in zip(units, footers, strict=True) if footer is not None]
+        books = [(unit.file, footer.counters) for unit, footer in done]
+        counters = account(books)
         parts: list[dict[str, Any]] = []
-        for unit, footer in zip(units, footers, strict=True):
-            assert footer is not None
-            counters = add_counters(counters, footer.counters)
+        for unit, footer in done:
             parts.append(
                 {
                     "name": self.part_name(unit),
@@ -367,7 +402,7 @@ class Stage:
             )
         if self.kind in MERGED_FROM:
             counters = dict(open_stage(self.at("blocks"), MERGED_FROM[self.kind]).counters)
-        self.limits.check(counters, self.url)
+        self.limits.check(counters, self.url, damaged_files(books))
         manifest = {
             "stage": self.kind,
             "format_version": FORMAT_VERSION,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import pathlib
 import posixpath
+import re
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -23,9 +26,12 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.errors import JobError
+from pipelines.errors import JobError, message_of
 
 _GLOB = frozenset("*?[")
+#: Packages that fsspec asks for, by the extra of this one that brings them.
+_EXTRAS = {"s3fs": "'worldclip[s3]'"}
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: Unfinished local files carry this prefix; readers never list them.
 _TEMPORARY = ".tmp-"
 
@@ -40,8 +46,27 @@ class FileInfo:
 
 
 def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    fs, path = fsspec.core.url_to_fs(url)
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        asked = re.search(r"[Ii]nstall (\w+)", str(error))
+        remedy = f"pip install {_EXTRAS.get(asked[1], asked[1])}" if asked else str(error)
+        raise JobError(f"{url}: what reads such addresses is not installed: {remedy}") from error
+    except (ValueError, OSError) as error:
+        raise JobError(f"{url}: {str(error).partition(chr(10))[0]} (local paths, gs://, s3:// and http:// are understood)") from error
     return fs, path
+
+
+@contextlib.contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """What a disk, a network or an object store refuses, as a JobError that names the address."""
+    try:
+        yield
+    except Exception as error:
+        said = None if isinstance(error, JobError) else message_of(error)
+        if said is None:
+            raise
+        raise JobError(f"{url}: {said}") from error
 
 
 def is_local(url: str) -> bool:
@@ -90,12 +115,13 @@ def expand(patterns: tuple[str, ...], *, flag: str = "--input") -> list[FileInfo
     found: dict[str, FileInfo] = {}
     for pattern in patterns:
         fs, path = _file_system(pattern)
-        if not _GLOB.isdisjoint(path):
-            details = list(fs.glob(path, detail=True).values())
-        elif fs.isdir(path):
-            details = fs.ls(path, detail=True)
-        else:
-            details = [fs.info(path)] if fs.exists(path) else []
+        with _answering(f"{flag} {pattern}"):
+            if not _GLOB.isdisjoint(path):
+                details = list(fs.glob(path, detail=True).values())
+            elif fs.isdir(path):
+                details = fs.ls(path, detail=True)
+            else:
+                details = [fs.info(path)] if fs.exists(path) else []
         shown = [d for d in details if not posixpath.basename(d["name"]).startswith(".")]
         # fsspec calls a symbolic link "other", whatever it leads to.
         files = [_info(fs, d) for d in shown if d["type"] == "file" or (d["type"] == "other" and fs.isfile(d["name"]))]
@@ -109,7 +135,7 @@ def listing(directory: str) -> list[str]:
     """Names directly in a directory, sorted; without temporary files. An absent directory has none."""
     fs, path = _file_system(directory)
     fs.invalidate_cache(path)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with _answering(directory), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = [posixpath.basename(d["name"].rstrip("/")) for d in fs.ls(path, detail=True)]
         return sorted(n for n in names if not n.startswith(_TEMPORARY))
     return []
@@ -143,7 +169,8 @@ def walk(directory: str) -> list[str]:
 def exists(url: str) -> bool:
     fs, path = _file_system(url)
     fs.invalidate_cache(posixpath.dirname(path))
-    return bool(fs.exists(path))
+    with _answering(url):
+        return bool(fs.exists(path))
 
 
 def open_read(url: str) -> BinaryIO:
@@ -154,7 +181,8 @@ def open_read(url: str) -> BinaryIO:
     """
     fs, path = _file_system(url)
     try:
-        return cast(BinaryIO, fs.open(path, "rb"))
+        with _answering(url):
+            return cast(BinaryIO, fs.open(path, "rb"))
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise JobError(f"{url}: cannot be read ({type(error).__name__})") from error
 
@@ -192,7 +220,8 @@ def writing(url: str) -> Iterator[pathlib.Path]:
         # mkstemp's files are their owner's alone, and a process can only learn its umask by setting it, under the feet of its threads.
         temporary.touch(exist_ok=False)
     try:
-        yield temporary
+        with _refusal_told(url if local else str(temporary.parent), only=_NO_ROOM):
+            yield temporary
         with _refusal_told(url):
             if local:
                 os.replace(temporary, path)
@@ -203,12 +232,16 @@ def writing(url: str) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _refusal_told(url: str) -> Iterator[None]:
-    """Errors of the place where ``url`` lies as a JobError with the remedy."""
+def _refusal_told(url: str, *, only: frozenset[int] | None = None) -> Iterator[None]:
+    """Errors of the place where ``url`` lies as a JobError with the remedy; all of them, or those with ``only`` these numbers."""
     try:
         yield
     except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
         reason = error.strerror or str(error) or type(error).__name__
+        if error.errno in _NO_ROOM:
+            raise JobError(f"{url}: no room is left ({reason}); make some and run the same command again, what was done is kept") from error
         raise JobError(f"{url}: cannot be written to ({reason}); choose another --output or mend its permissions") from error
 
 
@@ -253,30 +286,34 @@ def cached_copy(url: str, name: str) -> pathlib.Path:
 
 
 class HashingReader(io.RawIOBase):
-    """Reads through to another file and keeps the SHA-256 of what went by; :meth:`hexdigest` reads the rest first."""
+    """Reads through to another file and keeps the SHA-256 of what went by, or of the first ``length`` bytes of it; :meth:`hexdigest` reads
+    the rest of them first."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, length: int = -1) -> None:
         self._raw = raw
         self._sha256 = hashlib.sha256()
+        self._left = sys.maxsize if length < 0 else length
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         data = self._raw.read(len(buffer))
-        self._sha256.update(data)
+        self._sha256.update(data[: self._left])
+        self._left = max(0, self._left - len(data))
         buffer[: len(data)] = data
         return len(data)
 
     def hexdigest(self) -> str:
-        while self.read(1 << 20):
+        while self._left and self.read(1 << 20):
             pass
         return self._sha256.hexdigest()
 
 
 @contextlib.contextmanager
-def open_hashing(url: str) -> Iterator[tuple[BinaryIO, HashingReader]]:
-    """A buffered reader of a file, front to back, and the reader that knows its SHA-256."""
+def open_hashing(url: str, *, offset: int = 0, length: int = -1) -> Iterator[tuple[BinaryIO, HashingReader]]:
+    """A buffered reader of a file, from ``offset`` on, and the reader that knows the SHA-256 of ``length`` bytes of it (-1: all)."""
     with open_read(url) as raw:
-        reader = HashingReader(raw)
+        raw.seek(offset)
+        reader = HashingReader(raw, length)
         yield cast(BinaryIO, io.BufferedReader(reader, buffer_size=1 << 20)), reader

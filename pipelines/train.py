@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import importlib.util
+import pathlib
+import shutil
 import signal
 import subprocess
+import textwrap
 from collections.abc import Sequence
+from itertools import takewhile
 
 from pipelines.errors import JobError
+from pipelines.options import fill
 from pipelines.processes import module_environment, python_module
 
 #: Signals by which schedulers announce the end: the trainer saves a checkpoint.
 _PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "train" / "configs"
+
+SEVERAL_GPUS = """\
+worldclip train is one process, for a CPU or one GPU. All GPUs of a machine:
+
+    torchrun --standalone --nproc_per_node=gpu -m train --config FILE --data DIR --output DIR
+
+Several machines: the same line on each of them, with HOST the name of one (under Slurm: srun --ntasks-per-node=1 and this line):
+
+    torchrun --nnodes=MACHINES --nproc_per_node=gpu --rdzv_backend=c10d --rdzv_endpoint=HOST:29500 \\
+        --rdzv_id=NAME -m train --config FILE --data DIR --output DIR
+
+--output must lie on a disk that all machines share, and the number of processes must divide data.streams. A run goes on with another
+number of them: batches, and with them the loss, stay the same. A train.py in the current folder would be started instead of this one."""
+
+
+def about(width: int) -> str:
+    """What the trainer's own help does not say: the configurations that come with the package, each with the comment at its head, which
+    says what it is and its source; and how several processes are started."""
+    lines = ["configurations that come with the package:"]
+    for file in sorted(_CONFIGS.glob("*.toml")):
+        head = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+        says = fill("\n".join(line.removeprefix("# ") for line in head), width - 4)
+        lines += [f"  {file.name}", textwrap.indent(says, "    ")]
+    return "\n".join([*lines, "", fill(SEVERAL_GPUS, width)])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -20,7 +50,9 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         JobError: torch is not installed, or training did not reach its end (it has said why).
     """
+    help = "" if {"-h", "--help"}.isdisjoint(argv) else about(shutil.get_terminal_size().columns - 2)
     if importlib.util.find_spec("torch") is None:
+        print(help)
         raise JobError("training needs torch and open_clip: pip install 'worldclip[train]'")
     process = subprocess.Popen([*python_module("train"), *argv], env=module_environment())
     before = {number: signal.signal(number, lambda signum, _: process.send_signal(signum)) for number in _PASSED_ON}
@@ -31,3 +63,5 @@ def main(argv: Sequence[str]) -> None:
             signal.signal(number, handler)
     if code:
         raise JobError(f"training ended with exit code {code}", exit_code=code if code > 0 else 128 - code)
+    if help:
+        print(f"\n{help}")

@@ -22,7 +22,7 @@ from yarl import URL
 
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.fetch import _retry_after
+from pipelines.fetch import retry_after
 
 T = TypeVar("T")
 
@@ -319,7 +319,7 @@ def _check_status(reply: aiohttp.ClientResponse, url: str, method: str) -> None:
     if status in _NOT_THERE:
         raise TransferError(f"{url} is not there ({status})", missing=True)
     if status in _PASSING:
-        wait_s = _retry_after(reply.headers.get("Retry-After", ""))
+        wait_s = retry_after(reply.headers.get("Retry-After", ""))
         asked = f", come again in {wait_s:.0f} s" if wait_s else ""
         raise TransferError(f"{url} answered {status}{asked}", retry=True, busy=status in _BUSY, wait_s=wait_s)
     if status in (401, 403):

@@ -8,12 +8,13 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import BinaryIO
 
 import apache_beam as beam
 import pyarrow as pa
 
+from balancing.fingerprint import corpus_sha256
 from metadata.languages import all_languages
 from metadata.tally import Tally
 from metadata.wordnet import (
@@ -76,6 +77,21 @@ def archive_etag(root: str, name: str) -> str:
     return digest([[f.size, f.etag] for f in files])
 
 
+def corpus_of(unit: Unit) -> str:
+    """The corpus that a unit reads."""
+    return "omw-1.4" if unit.group == TABLE else "wordnet"
+
+
+@lru_cache(maxsize=4)
+def checksum_of(root: str, name: str, etag: str) -> str:
+    """The checksum of what a corpus holds, the same packed and unpacked; empty where it is damaged. ``etag`` tells a changed one."""
+    try:
+        with open_archive(root, name) as archive:
+            return corpus_sha256(archive)
+    except ValueError:
+        return ""
+
+
 def plan_units(root: str) -> list[Unit]:
     """A unit per list of lemmas: two of English, one of Simple English, and one per table and Wikipedia.
 
@@ -105,9 +121,9 @@ def lemmas_of(unit: Unit, root: str, *, tally: Tally) -> pa.Table:
     """The lemmas of one unit: LEMMA_SCHEMA."""
     if unit.group != TABLE:
         read = english_synset_names if unit.group == SYNSET_NAMES else english_lemma_names
-        with open_archive(root, "wordnet") as archive:
+        with open_archive(root, corpus_of(unit)) as archive:
             return read(archive, lang=unit.path, tally=tally)
-    with open_archive(root, "omw-1.4") as archive:
+    with open_archive(root, corpus_of(unit)) as archive:
         tables = [omw_lemmas(table, lang=unit.path, tally=tally) for code, table in omw_tables(archive) if code == unit.url]
     # A language may have two tables, as Italian has, and a lemma stand in both.
     lemmas = sorted({lemma for table in tables for lemma in table["lemma"].to_pylist()})
@@ -123,7 +139,7 @@ def read_wordnet(unit: Unit, *, stage: Stage, root: str) -> None:
         table = lemmas_of(unit, root, tally=tally)
     except ValueError as error:
         raise JobError(f"{root}: {error}") from error
-    stage.write_part(unit, table.cast(LEMMA_SCHEMA), tally)
+    stage.write_part(unit, table.cast(LEMMA_SCHEMA), tally, input_sha256=checksum_of(root, corpus_of(unit), unit.etag))
 
 
 def build(pipeline: beam.Pipeline, stage: Stage, config: WordnetConfig) -> None:

@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from train.config import InputError, load_config
@@ -17,21 +18,21 @@ from train.loop import NotFiniteError, train
 
 
 def main() -> int:
-    about = "Train a CLIP model on curated Parquet; started again, it goes on where it was."
-    parser = argparse.ArgumentParser(prog="train", description=about)
+    parser = argparse.ArgumentParser("python -m train", description="Train CLIP on curated Parquet; started again, go on where it was.")
     add = parser.add_argument
-    add("--config", required=True, help="TOML file, or the name of one that comes with the package (toy.toml, flickr8k.toml, …)")
-    add("--data", nargs="+", default=[], help="images: directories of part-*.parquet or files, local or fsspec URLs")
-    add("--output", required=True, type=Path, help="local folder for checkpoints, log.jsonl and the model")
+    add("--config", required=True, metavar="FILE", help="TOML file, or the name of one that comes with the package, such as toy.toml")
+    add("--data", nargs="+", default=[], metavar="DIR", help="images: directories of part-*.parquet or files, local or fsspec URLs")
+    add("--output", required=True, type=Path, metavar="DIR", help="local folder for checkpoints, log.jsonl and the model")
     add("--set", nargs="+", action="extend", default=[], metavar="TABLE.KEY=VALUE", help="overrides the file, e.g. train.steps=100")
     arguments = parser.parse_args()
-    # open_clip tells through the root logger how it builds a model; other ranks repeat what the first one says.
+    # open_clip tells through the root logger how it builds a model, and torch warns of what open_clip uses; other ranks say it all again.
+    warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log = logging.getLogger("train")
     log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
         return 0 if train(load_config(arguments.config, overrides=arguments.set, data=arguments.data), arguments.output) else 143
-    except (InputError, NotFiniteError) as error:
+    except (InputError, NotFiniteError, OSError, ImportError) as error:
         log.error("error: %s", error)
         return 2 if isinstance(error, InputError) else 1
 

@@ -1,18 +1,32 @@
-"""Checkpoints: written whole or not at all, the newest whole one found again."""
+"""The output folder: one run's at a time, and its checkpoints: written whole or not at all, the newest whole one found again."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
 from train.config import InputError
 
 log = logging.getLogger("train")
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Takes a folder until the file that is returned is closed or the process ends, however. InputError where another run has it."""
+    file = (folder / ".lock").open("a")
+    try:
+        # Not flock: that would pass to the workers of the data loader, which outlive a killed trainer by some seconds.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise InputError(f"another run is training in {folder}: wait until it ends, or give another --output") from None
+    except OSError as error:
+        log.warning("%s: this file system knows no locks (%s): see to it yourself that no other run trains there", folder, error.strerror)
+    return file
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
@@ -22,12 +36,14 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:010d}.pt"
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
+    with path.with_suffix(".partial").open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            raise (error.__context__ or error) from None  # what the disk said, where torch's zip writer has the last word
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+    os.replace(file.name, path)
     # A broken one of a later step, which this run has passed over, must not push a whole one out.
     for old in [found for found in sorted(folder.glob("step-*.pt")) if found <= path][:-keep]:
         old.unlink()
@@ -51,8 +67,7 @@ def load_newest(folder: Path, *, identity: dict[str, Any]) -> dict[str, Any] | N
             log.warning("%s is broken, the one before it is tried (%s: %s)", path, type(error).__name__, str(error).partition("\n")[0])
             continue
         was = state["identity"]
-        changed = [f"{key} was {was.get(key)!r} and is {now!r}" for key, now in identity.items() if was.get(key) != now]
-        if changed:
+        if changed := [f"{key} was {was.get(key)!r} and is {now!r}" for key, now in identity.items() if was.get(key) != now]:
             raise InputError(f"{path} is of another run ({'; '.join(changed)}): give another --output, or what it was")
         log.info("going on from %s", path)
         return state

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,76 +35,56 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ModelConfig(Table, frozen=True):
-    """``name``: a model of open_clip, or any name for the one that ``custom`` describes in open_clip's format.
-    ``tokenizer``: the folder of a Hugging Face tokenizer, instead of the one that the model asks for."""
-
-    name: str
-    tokenizer: str = ""
+    name: str  # a model of open_clip, or any name for the one that ``custom`` describes in open_clip's format
+    tokenizer: str = ""  # the folder of a Hugging Face tokenizer, instead of the one that the model asks for
     custom: dict[str, Any] = {}
 
 
 class DataConfig(Table, frozen=True):
-    """``paths``: directories of ``part-*.parquet``, or files; local or fsspec URLs. ``workers``: decoding processes per rank (0: none),
-    each keeps ``prefetch`` batches ready. A batch draws equally from ``streams`` places of the epoch, each shuffled within ``shuffle_rows``
-    rows, on top of the shuffle of all row groups; ``streams`` divides the batch and is a multiple of every number of ranks to come.
-    ``crop_scale``: shares of the image's area that a crop covers, least and most. ``max_bad``: unreadable images per epoch before the
-    run stops; a black one takes the place of each."""
-
-    paths: tuple[str, ...] = ()
-    workers: CountOrNone = 2
-    prefetch: Count = 4
-    streams: Count = 16
-    shuffle_rows: Count = 1024
-    crop_scale: tuple[Share, Share] = (0.9, 1.0)
-    max_bad: CountOrNone = 0
+    paths: tuple[str, ...] = ()  # directories of part-*.parquet, or files; local or fsspec URLs
+    workers: CountOrNone = 2  # decoding processes per rank; 0: none
+    prefetch: Count = 4  # batches that each worker keeps ready
+    streams: Count = 16  # places of the epoch that a batch draws from; divides the batch, a multiple of every number of ranks to come
+    shuffle_rows: Count = 1024  # a stream is shuffled within so many rows, on top of the shuffle of all row groups
+    crop_scale: tuple[Share, Share] = (0.9, 1.0)  # shares of the image's area that a crop covers, least and most
+    max_bad: CountOrNone = 0  # unreadable images per epoch before the run stops; a black one takes the place of each
 
 
 class OptimizerConfig(Table, frozen=True):
-    """AdamW. ``weight_decay`` spares gains, biases and the logit scale; ``clip_norm``: largest norm of the gradient, 0 for no limit."""
-
-    lr: Positive = 5e-4
+    lr: Positive = 5e-4  # of AdamW, as all here
     beta1: Beta = 0.9
     beta2: Beta = 0.98
     eps: Positive = 1e-6
-    weight_decay: NotNegative = 0.2
-    clip_norm: NotNegative = 1.0
+    weight_decay: NotNegative = 0.2  # spares gains, biases and the logit scale
+    clip_norm: NotNegative = 1.0  # largest norm of the gradient; 0: no limit
 
 
 class ScheduleConfig(Table, frozen=True):
-    """Linear warm-up over ``warmup`` steps, then a cosine that would reach 0 one step after the last."""
-
-    warmup: CountOrNone = 0
+    warmup: CountOrNone = 0  # steps of linear warm-up, before a cosine that would reach 0 one step after the last
 
 
 class TrainConfig(Table, frozen=True):
-    """``batch_size`` is global: the pairs that are contrasted with one another, over all ranks and all ``accumulation`` passes of a step.
-    ``precision`` auto: bf16 on CUDA, fp32 on a CPU. ``threads``: of torch per process on a CPU; another number is another last digit."""
-
     steps: Count
-    batch_size: Count
+    batch_size: Count  # the pairs that are contrasted with one another, over all ranks and all ``accumulation`` passes of a step
     seed: int = 0
     accumulation: Count = 1
     loss: Literal["clip", "siglip"] = "clip"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, fp32 on a CPU
     compile: bool = False
     activation_checkpointing: bool = False
-    threads: Count = 1
+    threads: Count = 1  # of torch per process on a CPU; another number is another last digit
     log_every: Count = 10
 
 
 class CheckpointConfig(Table, frozen=True):
-    """A checkpoint every ``every`` steps and at the end; the last ``keep`` stay."""
-
-    every: Count = 1000
-    keep: Count = 2
+    every: Count = 1000  # steps; and at the end
+    keep: Count = 2  # the last so many stay
 
 
 class EvaluateConfig(Table, frozen=True):
-    """Zero-shot classification of ``images`` with ``prompts`` (see train.evaluate) every ``every`` steps and at the end; 0 for never."""
-
-    every: CountOrNone = 0
-    images: str = ""
+    every: CountOrNone = 0  # zero-shot classification after so many steps, and at the end; 0: never
+    images: str = ""  # these two as in train.evaluate
     prompts: str = ""
 
 
@@ -139,9 +120,7 @@ def load_config(path: str | Path, *, overrides: Iterable[str] = (), data: Sequen
     file = Path(path) if Path(path).exists() else SHIPPED / Path(path).name
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
-        for change in [*map(_parse_override, overrides), {"data": {"paths": list(data)}} if data else {}]:
-            _merge(tables, change)
-        return parse(tables)
+        return parse(reduce(_merged, [*map(_parse_override, overrides), {"data": {"paths": list(data)}} if data else {}], tables))
     except OSError as error:
         shipped = ", ".join(sorted(p.name for p in SHIPPED.glob("*.toml")))
         raise InputError(f"no configuration at {path} ({error.strerror}); those that come with the package: {shipped}") from None
@@ -156,8 +135,8 @@ def parse(tables: Mapping[str, Any]) -> Config:
     except msgspec.ValidationError as error:
         message = str(error).replace("`$.", "`")
     if unknown := re.search(r"unknown field `(.*?)`", message):
-        tables_and_keys = {table.name: table.type.__struct_fields__ for table in msgspec.structs.fields(Config)}
-        known = {key: f"{table}.{key}" for table, keys in tables_and_keys.items() for key in keys} | {t: f"[{t}]" for t in tables_and_keys}
+        keys = {table.name: table.type.__struct_fields__ for table in msgspec.structs.fields(Config)}
+        known = {key: f"{table}.{key}" for table in keys for key in keys[table]} | {table: f"[{table}]" for table in keys}
         message += "".join(f"; did you mean {known[close]}?" for close in get_close_matches(unknown[1], known, n=1))
     raise InputError(message)
 
@@ -172,9 +151,6 @@ def _parse_override(override: str) -> dict[str, Any]:
         return tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
 
 
-def _merge(tables: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(tables.get(key), dict):
-            _merge(tables[key], value)
-        else:
-            tables[key] = value
+def _merged(old: Any, new: Any) -> Any:
+    both_tables = isinstance(old, dict) and isinstance(new, dict)
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}} if both_tables else new

@@ -6,12 +6,10 @@ import hashlib
 import json
 import logging
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,11 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from train.checkpoint import load_newest, save_checkpoint
+from balancing.epochs import share
+from train.checkpoint import load_newest, lock_folder, save_checkpoint
 from train.config import Config, InputError, OptimizerConfig
-from train.data import Part, Reader, find_images, share
+from train.data import Part, Reader, find_images
+from train.distributed import Ranks, join_ranks
 from train.evaluate import evaluate
 from train.model import Model, create_model, create_tokenizer, find_architecture, image_size, save_model
 
@@ -35,35 +35,6 @@ class NotFiniteError(ArithmeticError):
     """The loss or the gradient is not a finite number; no weight was touched by it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranks:
-    """This process among the ``count`` that torchrun started, and where it computes. One process alone is rank 0 of 1."""
-
-    rank: int
-    count: int
-    device: torch.device
-
-    def mean(self, values: Sequence[float | torch.Tensor]) -> list[float]:
-        """Mean over the ranks of each value, the same on all of them; float64."""
-        stacked = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.device) for v in values])
-        if self.count > 1:
-            dist.all_reduce(stacked)
-        means: list[float] = (stacked / self.count).tolist()
-        return means
-
-
-def join_ranks(device: str) -> Ranks:
-    """Joins the process group that torchrun's environment describes. ``device``: ``cpu``, ``cuda``, or ``auto`` for CUDA if there is."""
-    rank, count, local = (int(os.environ.get(key, default)) for key, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    place = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(place)
-    if count > 1:
-        dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
-    return Ranks(rank=rank, count=count, device=place)
-
-
 def train(config: Config, output: Path) -> bool:
     """Trains, or goes on from the newest whole checkpoint in ``output``. True when the last step is done, False when SIGTERM ended it.
 
@@ -71,22 +42,24 @@ def train(config: Config, output: Path) -> bool:
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    ranks = join_ranks(config.train.device)
-    run = Run(config, output, ranks)
+    run = Run(config, output, join_ranks(config.train.device))
     finished = fit(run, stop)
-    if finished and ranks.rank == 0:
+    if finished and run.ranks.rank == 0:
         save_model(run.model, run.architecture, run.tokenizer, output, name=config.model.name)
         log.info('done; to use the model: open_clip.create_model_and_transforms("local-dir:%s")', output)
-    if ranks.count > 1:
+    if run.ranks.count > 1:
         dist.destroy_process_group()
     return finished
 
 
 class Run:
-    """Everything that a step needs, checked and restored from the newest checkpoint. ``step``: how many are done."""
+    """Everything that a step needs, checked and restored from the newest checkpoint, and what the run leaves in ``output``.
+
+    ``step``: how many are done; ``bad_images``: of this epoch, on all ranks; ``waited``: seconds for data since the last report.
+    """
 
     def __init__(self, config: Config, output: Path, ranks: Ranks) -> None:
-        self.config, self.output, self.ranks, self.step = config, output, ranks, 0
+        self.config, self.output, self.ranks, self.step, self.bad_images = config, output, ranks, 0, 0
         batch, streams, passes = config.train.batch_size, config.data.streams, config.train.accumulation
         if streams % ranks.count or batch % (ranks.count * passes):
             raise InputError(f"{ranks.count} ranks must divide data.streams ({streams}), and times train.accumulation the batch ({batch})")
@@ -96,12 +69,12 @@ class Run:
         if not self.steps_per_epoch:
             raise InputError(f"{rows} images are less than one batch of {batch}")
         output.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(output) if ranks.rank == 0 else None
         if ranks.device.type == "cpu":
             torch.set_num_threads(config.train.threads)
             torch.use_deterministic_algorithms(True)
         else:
             torch.set_float32_matmul_precision("high")
-
         self.architecture = find_architecture(config.model, loss=config.train.loss)
         self.tokenizer = create_tokenizer(config.model, self.architecture)
         torch.manual_seed(config.train.seed)
@@ -116,8 +89,8 @@ class Run:
             self.model.load_state_dict(saved["state_dict"])
             # Of the optimizer only its memory: rates and decays are what the configuration says now.
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": saved["optimizer"]["state"]})
-            self.step = saved["step"]
-        if ranks.mean([self.step]) != [self.step]:
+            self.step, self.bad_images = saved["step"], saved.get("bad_images", 0)
+        if ranks.sum([self.step]) != [self.step * ranks.count]:
             raise InputError(f"the ranks see different checkpoints: --output must be on a disk that all of them share ({output})")
         if config.train.compile:
             self.model.compile()
@@ -125,6 +98,13 @@ class Run:
         self.shared: Model = DistributedDataParallel(self.model, broadcast_buffers=False) if ranks.count > 1 else self.model
         parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
         log.info("%s: %.1f M parameters; %s images; %s ranks", config.model.name, parameters, rows, ranks.count)
+        self._log, self._reported, self.waited = output / "log.jsonl", (self.step, time.perf_counter()), 0.0
+        if ranks.rank == 0 and self._log.exists():
+            # What was logged after the checkpoint that the run goes on from will happen again.
+            lines = self._log.read_bytes().splitlines(keepends=True)
+            partial = self._log.with_suffix(".partial")
+            partial.write_bytes(b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= self.step))
+            partial.replace(self._log)
 
     def batches(self) -> Iterator[list[Part]]:
         """This rank's share of every batch from the next step on."""
@@ -133,23 +113,40 @@ class Run:
         return reader.batches(pin_memory=self.ranks.device.type == "cuda")
 
     def is_due(self, every: int) -> bool:
-        """Whether the first rank is to do now what it does every ``every`` steps and at the end; 0 is never."""
-        return self.ranks.rank == 0 and every > 0 and (self.step % every == 0 or self.step == self.config.train.steps)
+        """Whether to do now what is done every ``every`` steps and at the end; 0 is never."""
+        return every > 0 and (self.step % every == 0 or self.step == self.config.train.steps)
 
     def save(self) -> None:
-        # open_clip loads this file too, by path as ``pretrained``: it looks for weights under ``state_dict``.
-        state = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        folder, keep = self.output / "checkpoints", self.config.checkpoint.keep
-        log.info("saved %s", save_checkpoint(folder, self.step, {**state, "identity": self.identity}, keep=keep))
+        """Writes a checkpoint, on the first rank."""
+        if self.ranks.rank == 0:
+            # open_clip loads this file too, by path as ``pretrained``: it looks for weights under ``state_dict``.
+            state = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+            state |= {"bad_images": self.bad_images, "identity": self.identity}
+            log.info("saved %s", save_checkpoint(self.output / "checkpoints", self.step, state, keep=self.config.checkpoint.keep))
+
+    def report(self, **values: float) -> None:
+        """Tells how the steps since the last report went: in a line for people and in one of ``log.jsonl`` for programs."""
+        first_step, start = self._reported
+        seconds = time.perf_counter() - start
+        values |= {"epoch": self.step / self.steps_per_epoch, "logit_scale": self.model.logit_scale.exp().item()}
+        values["samples_per_second"] = (self.step - first_step) * self.config.train.batch_size / seconds
+        values["data_wait"] = self.waited / seconds
+        self._reported, self.waited = (self.step, time.perf_counter()), 0.0
+        self.write(**values)
+        log.info("step %s/%s  %s", self.step, self.config.train.steps, "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
+
+    def write(self, **values: Any) -> None:
+        """Adds a line to ``log.jsonl``, on the first rank."""
+        if self.ranks.rank == 0:
+            line = {"step": self.step, "samples": self.step * self.config.train.batch_size, **values}
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 def create_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW; gains, biases and the logit scale and bias, which have fewer than two dimensions, are not decayed (CLIP, section 2.5)."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-    ]
+    gains, weights = ([p for p in model.parameters() if p.requires_grad and (p.ndim < 2) == small] for small in (True, False))
+    groups: list[dict[str, Any]] = [{"params": gains, "weight_decay": 0.0}, {"params": weights, "weight_decay": config.weight_decay}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
 
 
@@ -172,21 +169,20 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
 
 def fit(run: Run, stop: threading.Event) -> bool:
     """Steps until the last one, or until ``stop`` is set on any rank; saves at either end. Whether the last step is done."""
-    config, batches, progress, bad_here = run.config, run.batches(), Progress(run), 0
+    config, batches = run.config, run.batches()
     while run.step < config.train.steps:
         start = time.perf_counter()
         parts = next(batches)
-        progress.waited += time.perf_counter() - start
-        if run.step % run.steps_per_epoch == 0:
-            bad_here = 0
-        for what in [what for part in parts for what in part.bad]:
+        run.waited += time.perf_counter() - start
+        unreadable = [what for part in parts for what in part.bad]
+        for what in unreadable:
             log.error("bad image: %s", what)
-            bad_here += 1
         loss_here, norm = backward(run, parts)
-        loss, mean_bad, stopping = run.ranks.mean([loss_here, bad_here, stop.is_set()])
-        bad = round(mean_bad * run.ranks.count)
-        if bad > config.data.max_bad:
-            raise InputError(f"{bad} bad images in this epoch, and data.max_bad is {config.data.max_bad}; the log above names them")
+        losses, bad, stopping = run.ranks.sum([loss_here, len(unreadable), stop.is_set()])
+        loss = losses / run.ranks.count
+        run.bad_images = int(bad) + (run.bad_images if run.step % run.steps_per_epoch else 0)
+        if run.bad_images > config.data.max_bad:
+            raise InputError(f"{run.bad_images} bad images in this epoch, and data.max_bad is {config.data.max_bad}; the log names them")
         rate = learning_rate(run.step, peak=config.optimizer.lr, warmup=config.schedule.warmup, steps=config.train.steps)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFiniteError(
@@ -200,10 +196,10 @@ def fit(run: Run, stop: threading.Event) -> bool:
             run.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
         run.step += 1
         if run.is_due(config.train.log_every):
-            progress.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=bad)
+            run.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=run.bad_images)
         if run.is_due(config.evaluate.every):
-            progress.write(zero_shot=evaluate(run.model, run.tokenizer, config.evaluate.images, config.evaluate.prompts))
-        if run.is_due(config.checkpoint.every) or (stopping and run.ranks.rank == 0):
+            run.write(zero_shot=evaluate(run.model, run.tokenizer, config.evaluate.images, config.evaluate.prompts, run.ranks))
+        if run.is_due(config.checkpoint.every) or stopping:
             run.save()
         if stopping and run.step < config.train.steps:
             log.info("stopped by SIGTERM after step %s; the same command goes on from there", run.step)
@@ -259,31 +255,3 @@ def forward(run: Run, model: Model, images: torch.Tensor, tokens: torch.Tensor, 
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and kind == "cuda")):
         output = model((images.permute(0, 3, 1, 2) / 255 - mean) / std, tokens)
     return {key: value.float() for key, value in output.items()}
-
-
-class Progress:
-    """Times the steps, and tells of them: in a line for people and in one of ``log.jsonl`` for programs."""
-
-    def __init__(self, run: Run) -> None:
-        self._run, self._path = run, run.output / "log.jsonl"
-        self._start, self._first_step, self.waited = time.perf_counter(), run.step, 0.0
-        if run.ranks.rank == 0 and self._path.exists():
-            # What was logged after the checkpoint that the run goes on from will happen again.
-            lines = self._path.read_bytes().splitlines(keepends=True)
-            partial = self._path.with_suffix(".partial")
-            partial.write_bytes(b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= run.step))
-            partial.replace(self._path)
-
-    def report(self, **values: float) -> None:
-        run, seconds = self._run, time.perf_counter() - self._start
-        values |= {"epoch": run.step / run.steps_per_epoch, "logit_scale": run.model.logit_scale.exp().item()}
-        values["samples_per_second"] = (run.step - self._first_step) * run.config.train.batch_size / seconds
-        values["data_wait"] = self.waited / seconds
-        self._start, self._first_step, self.waited = time.perf_counter(), run.step, 0.0
-        self.write(**values)
-        log.info("step %s/%s  %s", run.step, run.config.train.steps, "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
-
-    def write(self, **values: Any) -> None:
-        samples = self._run.step * self._run.config.train.batch_size
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self._run.step, "samples": samples, **values}) + "\n")

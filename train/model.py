@@ -20,6 +20,7 @@ from train.config import InputError, ModelConfig
 Tokenizer = Callable[[list[str]], torch.Tensor]
 #: What open_clip's models have beyond torch's Module (``visual``, ``encode_text``, ``logit_scale``, …) is not in their types.
 Model = Any
+CONFIG_FILE = "open_clip_config.json"  # where open_clip looks for the architecture of a ``local-dir:``
 #: Start of the logit scale and bias for the sigmoid loss (SigLIP, arXiv 2303.15343).
 SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
@@ -41,7 +42,7 @@ def create_model(architecture: dict[str, Any]) -> Model:
     Raises InputError where open_clip does not know a key of the architecture.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _write_config(Path(folder), architecture, preprocess={})
+        (Path(folder) / CONFIG_FILE).write_text(json.dumps({"model_cfg": architecture, "preprocess_cfg": {}}), encoding="utf-8")
         try:
             return open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, output_dict=True)
         except TypeError as error:
@@ -80,7 +81,8 @@ def save_model(model: Model, architecture: dict[str, Any], tokenizer: Tokenizer,
 
     A model that open_clip does not know by ``name`` also gets ``<name>.json``, for ``open_clip.add_model_config``.
     """
-    _write_config(folder, architecture, preprocess=model.visual.preprocess_cfg)
+    about = {"model_cfg": architecture, "preprocess_cfg": model.visual.preprocess_cfg}
+    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     if open_clip.get_model_config(name) != architecture:
         (folder / f"{name.replace('/', '-')}.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
     if hasattr(tokenizer, "save_pretrained"):
@@ -88,8 +90,3 @@ def save_model(model: Model, architecture: dict[str, Any], tokenizer: Tokenizer,
     partial = folder / "open_clip_model.partial"
     partial.write_bytes(save({key: value.contiguous() for key, value in model.state_dict().items()}))
     partial.replace(folder / "open_clip_model.safetensors")
-
-
-def _write_config(folder: Path, architecture: dict[str, Any], *, preprocess: dict[str, Any]) -> None:
-    content = {"model_cfg": architecture, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

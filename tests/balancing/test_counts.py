@@ -75,6 +75,21 @@ def test_a_slice_counts_like_a_table_of_its_own(part: list[Row], first: int, len
     assert {k: (n, c.tolist()) for k, (n, c) in cut.items()} == {k: (n, c.tolist()) for k, (n, c) in own.items()}
 
 
+@given(part=PART, whys=st.lists(st.integers(0, 3), min_size=20, max_size=20))
+def test_what_is_left_out_is_counted_by_reason_and_nowhere_else(part: list[Row], whys: list[int]) -> None:
+    """As if it were not there; only pairs that live are told of."""
+    reasons = np.array(whys[: len(part)], dtype=np.int8)
+    found = list(count_part(to_table(part), to_keep(part), reasons))
+    stays = [(lang, ids, keep and not why) for (lang, ids, keep), why in zip(part, whys, strict=False)]
+    assert [(key, [a.tolist() for a in block]) for key, block in found if key[1] >= 0] == [
+        (key, [a.tolist() for a in block]) for key, block in count_part(to_table(part), to_keep(stays)) if key[1] >= 0
+    ]
+    for (lang, number), (numbers, pairs) in found:
+        if number < 0:
+            expected = Counter(why for (name, _, keep), why in zip(part, whys, strict=False) if name == lang and keep)
+            assert +Counter(dict(zip(numbers.tolist(), pairs.tolist(), strict=True))) == expected
+
+
 def test_empty_tables() -> None:
     empty = MATCHED_SCHEMA.empty_table()
     assert list(count_part(empty, np.zeros(0, dtype=bool))) == []

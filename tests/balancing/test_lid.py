@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from balancing.lid import LanguageIdentifier, embedded_model, family_of_labels, load_lid, to_metadata_languages
+from balancing.lid import (
+    BatchIdentifier,
+    FastTextIdentifier,
+    LanguageIdentifier,
+    embedded_model,
+    family_of_labels,
+    load_lid,
+    to_metadata_languages,
+)
+from metadata.languages import OTHER, all_languages, metadata_language
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +27,7 @@ def lid() -> LanguageIdentifier:
 
 def test_embedded_model(lid: LanguageIdentifier) -> None:
     assert lid.family == "lid.176"
+    assert (lid.method, lid.note) == (BatchIdentifier.method, "")
     assert lid.checksum == hashlib.sha256(embedded_model().read_bytes()).hexdigest()
 
 
@@ -60,8 +70,6 @@ class _Model:
 
 
 def test_scores_are_clipped_and_no_answer_is_an_empty_label() -> None:
-    from balancing.lid import FastTextIdentifier
-
     labels, scores = FastTextIdentifier(_Model(), family="glotlid", checksum="").identify(["sure", "none"])
     assert (labels, scores.tolist()) == (["eng_Latn", ""], [1.0, 0.0])
 
@@ -111,3 +119,11 @@ def test_to_metadata_languages() -> None:
     assert to_metadata_languages([], scores[:0], family="lid.176", min_score=0.0) == []
     with pytest.raises(ValueError, match="family"):
         to_metadata_languages(["en"], scores[:1], family="no such", min_score=0.0)
+
+
+def test_each_label_of_glotlid_in_the_table_leads_to_the_list_of_its_wikipedia() -> None:
+    expected = {label: metadata_language(code) for code, lang in all_languages().items() for label in lang.glotlid}
+    assert (len(expected) > 300, expected["eng_Latn"], expected["als_Latn"]) == (True, "en", "sq")
+    labels = [*expected, "und_Latn", "zxx_Zzzz", ""]
+    found = to_metadata_languages(labels, np.ones(len(labels), np.float32), family="glotlid", min_score=0.2)
+    assert found == [*expected.values(), OTHER, OTHER, OTHER]

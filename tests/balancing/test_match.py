@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
+from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
@@ -62,7 +63,7 @@ class World:
         rules = rule_set("default-v1" if lang == "en" else "default")
         if self.engine == "pyahocorasick":
             return PyahocorasickMatcher(ENTRIES[lang], rules)
-        return open_automaton(build_automaton(ENTRIES[lang], rules, entries_checksum=lang), entries_checksum=lang)
+        return open_automaton(BytesIO(build_automaton(ENTRIES[lang], rules, entries_checksum=lang)), entries_checksum=lang)
 
 
 def to_tables(rows: list[Row], cuts: Sequence[int] = ()) -> list[pa.Table]:
@@ -171,6 +172,18 @@ def test_an_automaton_is_opened_at_most_once_a_language_and_group(rows: list[Row
     groups = [rows[i : i + group_rows] for i in range(0, len(rows), group_rows)]
     expected = [sorted({LANGUAGE_OF[text.split()[0]] for _, text, _ in group} & set(ENTRIES)) for group in groups]
     assert world.opened == [lang for langs in expected for lang in langs]
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS | REPEATING, keys=st.permutations(sorted(ENTRIES)), group_rows=st.integers(1, 30))
+def test_the_order_in_which_automata_are_opened_does_not_show(rows: list[Row], keys: list[str], group_rows: int) -> None:
+    world = World()
+    table, tally = match(rows, world=world, group_rows=group_rows, opening_order=lambda langs: sorted(langs, key=keys.index))
+    usual, usual_tally = match(rows, group_rows=group_rows)
+    assert table.equals(usual)
+    assert tally.counters() == usual_tally.counters()
+    if group_rows == 30:
+        assert world.opened == sorted(world.opened, key=keys.index)
 
 
 def test_each_distinct_text_of_a_group_is_identified_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from balancing.thresholds import DEFAULT_P, Threshold, parse_t, solve_thresholds, tail_share, threshold_of_share
+from balancing.thresholds import DEFAULT_P, TailCurve, Threshold, parse_t, solve_thresholds, tail_share, threshold_of_share
 
 COUNTS = st.lists(st.integers(0, 30) | st.integers(0, 10**9), min_size=1, max_size=20)
 POSITIVE = COUNTS.filter(any)
@@ -59,6 +59,25 @@ def test_published_definition_by_hand() -> None:
     counts = _array([8, 0, 1, 4, 0, 2, 1])
     assert [threshold_of_share(counts, p / 16) for p in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 16)] == [1, 1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8]
     # Ties: 3/16 lies between 2/16 and 4/16, 6/16 between 4/16 and 8/16, 12/16 between 8/16 and 16/16; the first wins.
+
+
+@given(POSITIVE, st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.06, 0.25, 0.5, 1.0]), max_size=5), st.integers(0, 63))
+@example([1, 1, 2], [0.375, 0.125, 0.25, 0.5], 0)
+@example([7, 7, 7, 1, 1], [0.5, 2 / 23, 9 / 23, 5.5 / 23], 0)
+def test_a_folded_curve_gives_the_same_thresholds(counts: list[int], shares: list[float], near: int) -> None:
+    curve = TailCurve(_array(counts))
+    running = np.cumsum(sorted(counts)) / sum(counts)
+    # Halfway between two running sums, and a hair beside it, is where the nearest changes.
+    middle = float(running[near % len(running)] + running[(near + 1) % len(running)]) / 2
+    for p in (*shares, *running.tolist(), middle, np.nextafter(middle, 0), np.nextafter(middle, 1)):
+        assert curve.threshold(p) == threshold_of_share(_array(counts), float(p))
+    assert curve.largest == max(counts)
+
+
+def test_a_curve_needs_counts() -> None:
+    for counts in ([], [0, 0]):
+        with pytest.raises(ValueError, match="no entry has a count"):
+            TailCurve(_array(counts))
 
 
 @given(POSITIVE)
@@ -146,6 +165,41 @@ def test_one_t_for_all(counts: dict[str, list[int]], t: float) -> None:
     assert p == (sum(c for c in english if c < t) / sum(english) if any(english) else 1.0)
     if t == math.inf:
         assert {threshold.p for threshold in solved.values()} <= {1.0}
+
+
+@given(
+    LANGS,
+    st.sampled_from([{}, {"p": 0.3}, {"t_all": 7.0}, {"t_all": math.inf}]),
+    st.dictionaries(st.sampled_from(["de", "en", "ja"]), st.integers(1, 40).map(float) | st.just(math.inf), max_size=2),
+    st.integers(0, 200),
+)
+def test_a_t_of_its_own_changes_no_other_language(
+    counts: dict[str, list[int]], how: dict[str, Any], own: dict[str, float], min_matches: int
+) -> None:
+    arrays = {lang: _array(c) for lang, c in counts.items()}
+    nowhere = sorted(lang for lang in own if not any(counts.get(lang, [])))
+    if nowhere:
+        with pytest.raises(ValueError, match=f"^t is given for {', '.join(nowhere)}, of which there are no counts$"):
+            solve_thresholds(arrays, **how, t_of=own, min_matches=min_matches)
+        return
+    p, without = solve_thresholds(arrays, **how, min_matches=min_matches)
+    same_p, solved = solve_thresholds(arrays, **how, t_of=own, min_matches=min_matches)
+    assert same_p == p
+    assert list(solved) == list(without)
+    for lang, threshold in solved.items():
+        if lang in own:
+            mine = counts[lang]
+            tail = sum(c for c in mine if c < own[lang]) / sum(mine)
+            assert threshold == Threshold(t=own[lang], p=tail, matches=sum(mine), whole=False)
+        else:
+            assert threshold == without[lang]
+
+
+def test_t_for_english_is_given_once() -> None:
+    with pytest.raises(ValueError, match="t for English is given twice"):
+        solve_thresholds({"en": _array([5])}, t_en=3, t_of={"en": 4})
+    p, solved = solve_thresholds({"en": _array([5, 5, 1]), "de": _array([9, 1])}, t_en=3, t_of={"de": 2})
+    assert (p, solved["en"].t, solved["de"].t) == (1 / 11, 3, 2)
 
 
 @pytest.mark.parametrize("given_twice", [{"t_en": 5, "p": 0.5}, {"p": 0.0, "t_all": 5}, {"t_en": 5, "t_all": 5}])

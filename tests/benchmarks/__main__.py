@@ -11,9 +11,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import balance, crawl, matching, wikipedia  # noqa: F401  their benchmarks register themselves
+from tests.benchmarks import (  # noqa: F401  their benchmarks register themselves
+    balance,
+    crawl,
+    lid,
+    matching,
+    ngrams_scale,
+    target_pairs,
+    wikipedia,
+    world_automata,
+)
 from tests.benchmarks.material import Material, Size, real_data
-from tests.benchmarks.measure import BENCHMARKS, Row
+from tests.benchmarks.measure import BENCHMARKS, LONG, Row
 
 
 def run(names: Iterable[str], material: Material) -> Iterator[Row]:
@@ -33,7 +42,13 @@ def write(rows: list[Row], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--only", metavar="NAME", action="append", choices=sorted(BENCHMARKS), help="run this one; may be repeated")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        choices=sorted(BENCHMARKS),
+        help=f"run this one; may be repeated ({', '.join(sorted(LONG))}: only where named)",
+    )
     parser.add_argument("--output", metavar="FILE", type=Path, default=Path("build/bench.json"))
     arguments = parser.parse_args()
     start = time.monotonic()
@@ -43,7 +58,7 @@ def main() -> None:
         if material.data is None:
             print("no real data at hand (WORLDCLIP_TEST_DATA): generated input", file=sys.stderr)
         print(f"{'name':24} {'ours':>12} {'naive':>12} {'unit':12} {'ratio':>9}  input")
-        for row in run(arguments.only or BENCHMARKS, material):
+        for row in run(arguments.only or [name for name in BENCHMARKS if name not in LONG], material):
             print(line(row), flush=True)
             rows.append(row)
     write(rows, arguments.output)

@@ -30,12 +30,20 @@ class Row:
 
 Benchmark = Callable[[Material], Iterator[Row]]
 BENCHMARKS: dict[str, Benchmark] = {}
+#: Of these, the ones that run only where they are named.
+LONG: set[str] = set()
 
 
 def benchmark(run: Benchmark) -> Benchmark:
     """Register a benchmark under its function's name."""
     BENCHMARKS[run.__name__] = run
     return run
+
+
+def long_benchmark(run: Benchmark) -> Benchmark:
+    """Register one that takes so long that it runs where it is named, and not with all others."""
+    LONG.add(run.__name__)
+    return benchmark(run)
 
 
 def row(name: str, value: float, unit: str, baseline: float, *, input: str, command: str, less_is_better: bool = False) -> Row:

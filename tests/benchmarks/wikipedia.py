@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import re
+import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -18,10 +20,14 @@ from metadata.dump import read_pages
 from metadata.ngrams import SEPARATOR, merge_blocks
 from metadata.tally import Tally
 from metadata.titles import count_views, merge_views
+from pipelines import ngrams as job
 from pipelines.ngrams import blocks_of_dump
+from pipelines.stage import open_stage, read_parts
 from tests.benchmarks.material import Material
-from tests.benchmarks.measure import Row, benchmark, compare
+from tests.benchmarks.measure import Row, benchmark, compare, row
 
+_PAGES_PER_STREAM = 20
+_UNITS = 16
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 Grams = Counter[tuple[str, ...]]
@@ -78,6 +84,55 @@ def ngrams(material: Material) -> Iterator[Row]:
         exact=False,
         input=f"{size / 1e6:.1f} MB of English wikitext; naive: bz2, ElementTree, mwparserfromhell, Counter",
         command="ngrams",
+    )
+
+
+def _many_streams(material: Material) -> Path:
+    """One large dump: the pages of the English dumps over and over, a stream for some of them each time."""
+    path = material.folder / "enwiki-20260901-pages-articles-multistream.copies.xml.bz2"
+    xml = b"".join(bz2.decompress(dump.read_bytes()) for dump in material.dumps)
+    pages = re.findall(rb"<page>.*?</page>", xml, re.DOTALL)
+    streams = [bz2.compress(b"\n".join(pages[i : i + _PAGES_PER_STREAM])) for i in range(0, len(pages), _PAGES_PER_STREAM)]
+    head, end = b"<mediawiki><siteinfo><dbname>enwiki</dbname></siteinfo>", b"</mediawiki>"
+    path.write_bytes(b"".join([bz2.compress(head), *streams * material.size.copies, bz2.compress(end)]))
+    return path
+
+
+def _wall_seconds(dump: Path, output: str, workers: int) -> tuple[float, pa.Table]:
+    start = time.perf_counter()
+    job.main(job.NgramsConfig(input=(str(dump),), output=output, workers=workers, max_bad_files=1.0), [])
+    seconds = time.perf_counter() - start
+    table = pa.concat_tables(read_parts(open_stage(output, "ngrams")))
+    shutil.rmtree(output)
+    return seconds, table
+
+
+@benchmark
+def workers_ngrams(material: Material) -> Iterator[Row]:
+    """One dump, one worker and two, wall time; what the same takes for next to nothing is start-up and taken off."""
+    dump, tiny = _many_streams(material), material.folder / "enwiki-tiny.xml.bz2"
+    tiny.write_bytes(bz2.compress(b"<mediawiki><page><title>T</title><id>1</id><revision><text>a b</text></revision></page></mediawiki>"))
+    size = dump.stat().st_size
+    rates, results = [], []
+    unit_bytes = job.UNIT_BYTES
+    job.UNIT_BYTES = -(-size // _UNITS)
+    try:
+        for workers in (1, 2):
+            started, _ = _wall_seconds(tiny, material.output(), workers)
+            seconds, table = _wall_seconds(dump, material.output(), workers)
+            rates.append(size / 1e6 / max(seconds - started, 1e-3))
+            results.append(table)
+    finally:
+        job.UNIT_BYTES = unit_bytes
+    if not results[0].equals(results[1]):
+        raise AssertionError("one worker and two give different n-grams")
+    yield row(
+        "workers_ngrams",
+        rates[1],
+        "MB/s",
+        rates[0],
+        input=f"one dump of {size / 1e6:.1f} MB, compressed, in {_UNITS} units, wall time without start-up; baseline: one worker",
+        command="workers_ngrams",
     )
 
 

@@ -63,14 +63,43 @@ def test_a_cut_off_dump_counts_up_to_the_cut(tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle_of_a_dump_is_told(tmp_path: Path) -> None:
+    """In bzip2 a page is lost, in gzip and xz all that follows."""
     files = {}
     for kind, compress in COMPRESS.items():
         streams = [bytearray(compress(part.encode())) for part in (HEAD, *PAGES, END)]
         streams[3][14:24] = bytes(10)
         files[f"bad.xml.{kind}"] = b"".join(streams)
     counters, letters = ngrams(tmp_path, files, "--max-bad-files", "100%")
-    assert (counters["read"], counters["emitted"], counters["bad_files"]) == (9, 6, 3)
+    assert (counters["read"], counters["emitted"], counters["bad_files"]) == (6 + 2 * 3, 5 + 2 * 2, 3)
     assert [letter[2] for letter in letters] == ["invalid_compression"] * 3
+    assert letters[0][1] == sum(len(bz2.compress(part.encode())) for part in (HEAD, *PAGES[:2])) + 4
+
+
+def test_a_damaged_dump_in_many_units_is_one_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.ngrams.UNIT_BYTES", 300)
+    streams = [bytearray(bz2.compress(part.encode())) for part in (HEAD, *(page(i, f"red {i}") for i in range(200)), END)]
+    for i in (20, 100, 150):
+        streams[i][14:24] = bytes(10)
+    counters, letters = ngrams(
+        tmp_path, {"bad.xml.bz2": b"".join(streams), "good.xml.bz2": bz2.compress(DUMP.encode())}, "--max-bad-records", "2%"
+    )
+    assert counters == {
+        "read": 206,
+        "emitted": 203,
+        "dead_letters": 3,
+        "dead_letter_reasons": {"invalid_compression": 3},
+        "files": 2,
+        "bad_files": 1,
+    }
+    assert [letter[1] for letter in letters] == [sum(map(len, streams[:i])) + 4 for i in (20, 100, 150)]
+    assert len(list((tmp_path / "out" / "blocks").glob("part-*"))) > 30
+    assert counted(tmp_path) == {"red": 203, "star": 6, **{str(i): 1 for i in range(200) if i not in (19, 99, 149)}}
+    assert (
+        "ngrams: 1 of 2 dumps are damaged (bad.xml.bz2: invalid_compression 3): what is whole in them was counted. "
+        "With a good file in the place of one, the same command counts that one and its language again\n"
+    ) in capsys.readouterr().err
 
 
 def test_a_dump_cut_inside_a_page_counts_the_pages_before(tmp_path: Path) -> None:
@@ -116,13 +145,88 @@ def test_two_damaged_files_are_too_many_unless_they_are_accepted(tmp_path: Path)
     with pytest.raises(JobError) as error:
         ngrams(tmp_path, files)
     assert str(error.value) == (
-        "2 of 3 files are damaged (unknown_wiki 2), more than --max-bad-files 0.100% allows; "
+        "2 of 3 files are damaged (a.xml: unknown_wiki 1; b.xml: unknown_wiki 1), more than --max-bad-files 0.100% allows; "
         f"see {tmp_path}/out/blocks/dead_letters. What was done is kept: run the same command with a higher --max-bad-files to accept it"
     )
     parts = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "blocks").glob("part-*")}
     run_job("ngrams", ["--input", f"{tmp_path}/*.xml", "--output", f"{tmp_path}/out", "--max-bad-files", "100%"])
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "blocks").glob("part-*")} == parts
     assert account(f"{tmp_path}/out", "ngrams")[0]["bad_files"] == 2
+
+
+def of_wiki(dbname: str, *words: str) -> str:
+    return HEAD.replace("simplewiki", dbname) + "".join(page(i, word) for i, word in enumerate(words, start=1)) + END
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in folder.glob("part-*")}
+
+
+def test_dumps_that_fail_stop_no_other_language(tmp_path: Path) -> None:
+    """Five dumps that cannot be read, each for another reason. Put right one by one they are done, and nothing else is."""
+    files = {
+        "dewiki-1.xml": of_wiki("dewiki", "rot", "blau").encode(),
+        "enwiki-1.xml": of_wiki("enwiki", "red").encode()[:-60],
+        "frwiki-1.xml": b"",
+        "none.xml": of_wiki("nonewiki", "x").encode(),
+        "page.xml": b"<html>404</html>",
+        "skwiki-1.xml.bz2": bz2.compress(of_wiki("skwiki", "slovo").encode())[:-30],
+    }
+    with pytest.raises(JobError) as error:
+        ngrams(tmp_path, files)
+    assert str(error.value).startswith(
+        "5 of 6 files are damaged (enwiki-1.xml: truncated 1; frwiki-1.xml: empty 1; none.xml: unknown_wiki 1; page.xml: unknown_wiki 1; "
+        "skwiki-1.xml.bz2: truncated 1), more than --max-bad-files 0.100% allows; see "
+    )
+    assert len(times(tmp_path / "out" / "blocks")) == 6
+    counters, letters = ngrams(tmp_path, files, "--max-bad-files", "100%")
+    assert counters["bad_files"] == 5
+    assert [(letter[0], letter[2]) for letter in letters] == [
+        ("enwiki-1.xml", "truncated"),
+        ("frwiki-1.xml", "empty"),
+        ("none.xml", "unknown_wiki"),
+        ("page.xml", "unknown_wiki"),
+        ("skwiki-1.xml.bz2", "truncated"),
+    ]
+    assert counted(tmp_path) == {"rot": 1, "blau": 1}
+    before, blocks_before = times(tmp_path / "out"), times(tmp_path / "out" / "blocks")
+    assert sorted(name.split("-")[1] for name in before) == sorted(["de", "en", "fr", "sk"] * 2)
+
+    files["page.xml"] = of_wiki("skwiki", "druhé", "slovo").encode()
+    files["frwiki-1.xml"] = of_wiki("frwiki", "rouge").encode()
+    changed = {name: files[name] for name in ("page.xml", "frwiki-1.xml")}
+    for name, data in changed.items():
+        (tmp_path / name).write_bytes(data)
+    run_job("ngrams", ["--input", *(str(tmp_path / name) for name in files), "--output", f"{tmp_path}/out", "--max-bad-files", "100%"])
+    assert counted(tmp_path) == {"rot": 1, "blau": 1, "rouge": 1, "druhé": 1, "slovo": 1}
+    again = {name for name, time in times(tmp_path / "out").items() if before.get(name) != time}
+    assert sorted(name.split("-")[1] for name in again) == ["fr", "fr", "sk", "sk"]
+    assert len({name for name, time in times(tmp_path / "out" / "blocks").items() if blocks_before[name] != time}) == 2
+
+
+def test_a_dump_with_the_head_of_another_wiki_is_believed_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counters, letters = ngrams(tmp_path, {"dewiki-20260901-pages-articles.xml": of_wiki("enwiki", "rot").encode()})
+    assert (counters, letters) == ({"read": 1, "emitted": 1, "files": 1}, [])
+    assert [name.split("-")[1] for name in times(tmp_path / "out")] == ["de", "de"]
+    assert (
+        "ngrams: 1 of 1 dumps say another wiki than their name (the first: dewiki-20260901-pages-articles.xml says enwiki): "
+        "the name is believed\n"
+    ) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "not a Wikipedia dump: no <siteinfo> with a <dbname> or a <base> address of a Wikipedia"),
+        (b"<html/>", "not a Wikipedia dump: invalid_xml: the root element is <html>, not <mediawiki>"),
+        (of_wiki("nonewiki", "x").encode(), "nonewiki is no Wikipedia that the language table knows"),
+    ],
+)
+def test_no_dump_of_a_wikipedia_is_told_before_any_work(tmp_path: Path, data: bytes, says: str) -> None:
+    with pytest.raises(JobError) as error:
+        ngrams(tmp_path, {"dump.xml": data})
+    assert str(error.value) == f"no file is the dump of a known Wikipedia (the first, dump.xml: {says})"
+    assert not (tmp_path / "out").exists()
 
 
 def test_pages_that_cannot_be_used_are_dropped_one_by_one(tmp_path: Path) -> None:
@@ -148,11 +252,53 @@ def test_pages_that_cannot_be_used_are_dropped_one_by_one(tmp_path: Path) -> Non
 
 
 def test_entity_bombs_are_not_unfolded(tmp_path: Path) -> None:
-    bomb = '<!DOCTYPE mediawiki [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>' + HEAD + page(1, "&b;") + END
-    counters, letters = ngrams(tmp_path, {"simplewiki-bomb.xml": bomb.encode()})
-    assert counters["dead_letter_reasons"] == {"xml_entities": 1}
-    assert [letter[2] for letter in letters] == ["xml_entities"]
-    assert counted(tmp_path) == {}
+    bomb = '<!DOCTYPE mediawiki [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>' + HEAD + page(1, "&b;") + page(2) + END
+    counters, letters = ngrams(tmp_path, {"simplewiki-bomb.xml": bomb.encode()}, "--max-bad-records", "50%")
+    assert counters["dead_letter_reasons"] == {"invalid_xml": 1, "xml_entities": 1}
+    assert [letter[2] for letter in letters] == ["xml_entities", "invalid_xml"]
+    assert counted(tmp_path) == {"red": 1, "star": 1}
+
+
+LONG_WORDS = "\n".join(" ".join(f"w{i}" for i in range(1000)) for _ in range(400))
+ODD_TEXTS = {
+    "two million characters": (LONG_WORDS, {f"w{i}": 400 for i in range(1000)}),
+    "two million characters in one word": ("a " + "x" * 2_000_000 + " b", {"a": 1, "b": 1}),
+    "two million characters of a line of marks": ("a" + "." * 2_000_000, {"a": 1, ".": 2_000_000}),
+    "braces that never end": ("{{" * 10_000 + "a b", {"a": 1, "b": 1}),
+    "braces that never begin": ("a b" + "}}" * 10_000, {"a": 1, "b": 1}),
+    "templates ten thousand deep": ("a " + "{{x|" * 10_000 + "hidden" + "}}" * 10_000 + " b", {"a": 1, "b": 1}),
+    "links ten thousand deep": ("a " + "[[" * 10_000 + "b" + "]]" * 10_000 + " c", {"a": 1, "b": 1, "c": 1}),
+    "bidi and zero width": ("\u202babc\u202c \u200fdef\u200e g\u200ch \ufeffi", {"abc": 1, "def": 1, "g\u200ch": 1, "i": 1}),
+    "lone surrogates and controls by number": ("a &amp;#xD800; &amp;#xDFFF; b &amp;#0; c", {"a": 1, "b": 1, "c": 1}),
+    "nothing but marks": ("{{x}} [[File:x.jpg]] &lt;!-- x --&gt;", {}),
+    "beyond the first plane": ("𐍄𐌰 😀", {"𐍄𐌰": 1, "😀": 1}),
+}
+
+
+@pytest.mark.parametrize("name", ODD_TEXTS)
+def test_odd_texts_are_counted(tmp_path: Path, name: str) -> None:
+    text, expected = ODD_TEXTS[name]
+    counters, letters = ngrams(tmp_path, {"dump.xml.bz2": bz2.compress((HEAD + page(1, text) + END).encode())})
+    assert (counters, letters) == ({"read": 1, "emitted": 1, "files": 1}, [])
+    assert counted(tmp_path) == expected
+
+
+@pytest.mark.parametrize("broken", ["\ud800", "&#xD800;", "&#0;", "\x00", "\x0b", "\ufffe"])
+def test_characters_that_xml_forbids_cost_their_page(tmp_path: Path, broken: str) -> None:
+    dump = HEAD + page(1) + page(2, f"red {broken} star") + page(3) + END
+    counters, letters = ngrams(tmp_path, {"dump.xml": dump.encode(errors="surrogatepass")})
+    assert (counters["read"], counters["emitted"], counters["dead_letter_reasons"]) == (3, 2, {"invalid_xml": 1})
+    assert dump.index("red " + broken) <= letters[0][1] <= dump.index("red " + broken) + 10
+    assert counted(tmp_path) == {"red": 2, "star": 2}
+
+
+@pytest.mark.parametrize("nested", ["<page>", "<text>", "<title>", "<a>" * 100, "<mediawiki>", "<revision><text>x</text></revision>"])
+def test_nested_tags_cost_their_page_at_most(tmp_path: Path, nested: str) -> None:
+    dump = HEAD + page(1) + page(2).replace("<revision>", nested + "<revision>") + page(3) + END
+    counters, _ = ngrams(tmp_path, {"dump.xml": dump.encode()}, "--max-bad-records", "40%")
+    assert counters["emitted"] == (3 if nested.startswith("<revision") else 2)
+    assert counters.get("dead_letters", 0) <= 2
+    assert counted(tmp_path) == {"red": counters["emitted"], "star": counters["emitted"]}
 
 
 def test_index_files_only_are_no_input(tmp_path: Path) -> None:

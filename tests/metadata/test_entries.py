@@ -15,17 +15,20 @@ from metadata.entries import (
     ENTRIES_SCHEMA,
     SOURCES,
     Candidates,
+    append_extra,
     entries_checksum,
     entries_from_json,
     entries_to_json,
+    extra_from_text,
     merge_lists,
     never_matching,
     select_entries,
+    strings_of_json,
 )
 from metadata.ngrams import NGRAM_SCHEMA
 from metadata.recipes import Recipe, recipe
 from metadata.tally import Tally
-from metadata.text import PUNCTUATION, rule_set
+from metadata.text import PUNCTUATION, normalize_text, pattern_of_entry, rule_set, space_texts
 from metadata.titles import VIEWS_SCHEMA
 
 _OPEN = replace(recipe("metaclip2"), numbers=2, unigram_top_share=None, bigram_share=None, title_top_share=None)
@@ -84,7 +87,6 @@ def test_sources_are_merged_in_order_and_the_first_to_name_an_entry_keeps_it() -
         bigrams=_bigrams({"the Riga": 0.5, "zebra": 0.75, "Old Town": 0.25}),
         tokens=1024,
         titles=_titles({"Old Town": 7, "Daugava": 3, "The": 90, "Venta": 4}),
-        extra=["mine", "Venta", "also mine", "mine"],
     )
     assert _rows(select_entries(candidates, _OPEN)) == [
         ("0", "number", None),
@@ -97,8 +99,6 @@ def test_sources_are_merged_in_order_and_the_first_to_name_an_entry_keeps_it() -
         ("Old Town", "bigram", 8.0),
         ("Venta", "title", 4.0),
         ("Daugava", "title", 3.0),
-        ("mine", "extra", None),
-        ("also mine", "extra", None),
     ]
 
 
@@ -207,7 +207,6 @@ def _brute_force(
     bigrams: dict[str, float],
     tokens: int,
     titles: dict[str, int],
-    extra: list[str],
     used: Recipe,
 ) -> list[tuple[str, str]]:
     """The rules of merging said one entry at a time."""
@@ -235,7 +234,6 @@ def _brute_force(
     floor = None if used.bigram_pmi_floor is None else 2**used.bigram_pmi_floor / tokens
     take("bigram", head(bigrams, None, floor, 16), bigram_cap)
     take("title", head(titles, used.title_top_share, used.title_min_views, 8), used.title_cap)
-    take("extra", extra)
     return list(entries.items())
 
 
@@ -245,7 +243,6 @@ def _brute_force(
     st.dictionaries(_WORDS, st.integers(1, 4), max_size=12),
     st.dictionaries(_WORDS, st.sampled_from([0.125, 0.25, 0.5, 1.0]), max_size=12),
     st.dictionaries(_WORDS, st.integers(1, 4), max_size=12),
-    st.lists(_WORDS, max_size=4),
     _RECIPES,
     st.randoms(use_true_random=False),
 )
@@ -254,7 +251,6 @@ def test_merging_is_what_a_naive_merge_does_in_any_order_of_the_candidates(
     unigrams: dict[str, int],
     bigrams: dict[str, float],
     titles: dict[str, int],
-    extra: list[str],
     used: Recipe,
     random: Any,
 ) -> None:
@@ -269,13 +265,12 @@ def test_merging_is_what_a_naive_merge_does_in_any_order_of_the_candidates(
                 bigrams=_bigrams(shuffled(bigrams)),
                 tokens=32,
                 titles=_titles(shuffled(titles)),
-                extra=extra,
             ),
             used,
         )
 
     table = build()
-    assert [(entry, source) for entry, source, _ in _rows(table)] == _brute_force(wordnet, unigrams, bigrams, 32, titles, extra, used)
+    assert [(entry, source) for entry, source, _ in _rows(table)] == _brute_force(wordnet, unigrams, bigrams, 32, titles, used)
     assert build().equals(table)
 
 
@@ -371,6 +366,96 @@ def test_the_checksum_is_one_of_entries_and_order() -> None:
 
 
 def test_entries_that_can_never_match_are_counted() -> None:
-    table = _from_json(b'["St. Louis", "Washington, D.C.", "plain", "a : b", "What?"]')
-    assert never_matching(table, rule_set("published")) == 3
-    assert never_matching(table, rule_set("unicode")) == 0
+    table = _from_json(b'["St. Louis", "Washington, D.C.", "plain", "a : b", "What?", "a\\tb", "c\\nd", "e\\rf, g"]')
+    assert never_matching(table, rule_set("published")) == 6
+    assert never_matching(table, rule_set("unicode")) == 3
+
+
+@given(
+    st.text("ab.,\t «犬", min_size=1, max_size=5).filter(lambda text: bool(text.strip())),
+    st.sampled_from(["default", "default-v1", "unicode"]),
+)
+def test_an_entry_never_matches_if_no_text_holds_it(entry: str, rules_name: str) -> None:
+    """Every text that could hold the entry is the entry itself in some neighbourhood, with or without the spaces around its marks."""
+    rules = rule_set(rules_name)
+    written = [entry, *("".join(part) for part in _without_single_spaces(entry))]
+    texts = [normalize_text(f"{left}{text}{right}") for text in written for left in ("", "x", "x ") for right in ("", "x", " x")]
+    pattern = pattern_of_entry(entry, rules)
+    found = any(pattern in spaced for spaced in space_texts([text for text in texts if text], rules))
+    assert never_matching(_from_json(json.dumps([entry]).encode()), rules) == (not found)
+
+
+def _without_single_spaces(entry: str) -> list[list[str]]:
+    """The entry with any of its spaces left out."""
+    ways: list[list[str]] = [[]]
+    for character in entry:
+        ways = [[*way, kept] for way in ways for kept in ([character] if character != " " else [" ", ""])]
+    return ways
+
+
+# -- extra entries -------------------------------------------------------------------------------------------------------------------
+
+
+def test_extra_entries_come_last_and_every_line_is_accounted_for() -> None:
+    table = _list(("0", "number"), ("Venta", "title"))
+    tally = Tally()
+    lines = ["mine", "", "Venta", " also mine\r", "mine", "...", "x" * 257, "x" * 256, " \t", "Mine"]
+    result = append_extra(table, lines, max_characters=256, tally=tally)
+    assert _rows(result) == [
+        *_rows(table),
+        ("mine", "extra", None),
+        ("also mine", "extra", None),
+        ("x" * 256, "extra", None),
+        ("Mine", "extra", None),
+    ]
+    assert (tally.read, tally.emitted) == (10, 4)
+    assert tally.dropped == {"blank_entry": 2, "entry_too_long": 1, "only_punctuation": 1, "repeated_entry": 2}
+    assert tally.balanced
+
+
+def test_without_extra_entries_a_list_stays_what_it_is() -> None:
+    table = _list(("0", "number"), ("a", "extra"))
+    assert _rows(append_extra(table, [], max_characters=256, tally=Tally())) == _rows(table)
+    assert _rows(append_extra(ENTRIES_SCHEMA.empty_table(), ["a"], max_characters=256, tally=Tally())) == [("a", "extra", None)]
+
+
+@given(st.lists(_WORDS, max_size=6), st.lists(_WORDS.map(str.strip).filter(bool), unique=True, max_size=4), st.integers(1, 3))
+def test_extra_entries_are_what_a_naive_loop_keeps(lines: list[str], there: list[str], most: int) -> None:
+    expected: list[str] = []
+    for entry in map(str.strip, lines):
+        only_marks = all(character in PUNCTUATION or character == " " for character in entry)
+        if not only_marks and len(entry) <= most and entry not in there and entry not in expected:
+            expected.append(entry)
+    tally = Tally()
+    table = append_extra(_list(*((entry, "title") for entry in there)), lines, max_characters=most, tally=tally)
+    assert table["entry"].to_pylist() == there + expected
+    assert tally.balanced
+    assert (tally.read, tally.emitted) == (len(lines), len(expected))
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"a", ["a"]),
+        (b"a\n", ["a"]),
+        (b"a\n\n", ["a", ""]),
+        (b"\xef\xbb\xbfa\r\nb", ["a\r", "b"]),
+        ("a\u2028b\x0bc\x85d".encode(), ["a\u2028b\x0bc\x85d"]),
+    ],
+)
+def test_a_line_ends_at_a_newline_only(data: bytes, lines: list[str]) -> None:
+    assert extra_from_text(data) == lines
+
+
+@pytest.mark.parametrize(("data", "line"), [(b"\xff", 1), (b"a\nb\nK\xf6ln\nd", 3), (b"\xef\xbb\xbf\n\xff", 2), ("a".encode("utf-16"), 1)])
+def test_a_file_in_another_encoding_is_told_with_the_line(data: bytes, line: int) -> None:
+    with pytest.raises(ValueError, match=rf"^line {line} is no UTF-8 \(invalid .*\): save the file as UTF-8$"):
+        extra_from_text(data)
+
+
+def test_json_may_hold_blanks_where_it_is_no_whole_list() -> None:
+    assert strings_of_json(b'["a", "", "a"]') == ["a", "", "a"]
+    assert strings_of_json(b"[]") == []
+    with pytest.raises(ValueError, match="item 1 of the entries is no string but int: 1"):
+        strings_of_json(b'["a", 1]')

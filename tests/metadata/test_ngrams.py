@@ -26,10 +26,12 @@ from metadata.ngrams import (
     count_ngrams,
     gram_range,
     merge_blocks,
+    merged_tables,
     min_bigram_count,
     select_bigrams,
     select_unigrams,
     with_ratio,
+    words_of,
 )
 from metadata.segment import segment
 from metadata.text import CJK_LIKE, PUNCTUATION
@@ -249,18 +251,68 @@ def test_merge_in_steps_gives_the_same_and_holds_little(monkeypatch: pytest.Monk
     blocks = list(count_ngrams([f"w{i % 7} w{i % 11} w{i % 13}" for i in range(900)], spaced=True, segmenter="", max_distinct=20))
     whole = merge_blocks(blocks)
     held: list[int] = []
-    add = ngrams._sum
+    sums = ngrams._sums
 
-    def recorded(tables: list[pa.Table]) -> pa.Table:
-        held.append(sum(table.num_rows for table in tables))
-        return add(tables)
+    def recorded(runs: list[pa.Table]) -> Iterator[pa.Table]:
+        held.append(sum(run.num_rows for run in runs))
+        return sums(runs)
 
-    monkeypatch.setattr(ngrams, "_sum", recorded)
+    monkeypatch.setattr(ngrams, "_sums", recorded)
     monkeypatch.setattr(ngrams, "_MERGE_ROWS", 10)
     assert merge_blocks(iter(blocks)).equals(whole)
     assert as_counts(whole) == as_counts(*blocks)
     largest = max(block.num_rows for block in blocks)
-    assert sum(block.num_rows for block in blocks) > 2 * whole.num_rows + 10 + largest >= max(held)
+    assert sum(block.num_rows for block in blocks) > 1.5 * whole.num_rows + 10 + largest >= max(held)
+    assert len(held) > 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=TEXTS, slice_rows=st.sampled_from([1, 4, 16, 1 << 20]), merge_rows=st.sampled_from([1, 8, 1 << 21]), data=st.data())
+def test_merged_tables_are_one_sorted_table_in_pieces(texts: list[str], slice_rows: int, merge_rows: int, data: st.DataObject) -> None:
+    blocks = data.draw(st.permutations(list(count_ngrams(texts * 2, spaced=True, segmenter="", max_distinct=3))))
+    whole = merge_blocks(blocks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngrams, "_SLICE_ROWS", slice_rows)
+        patch.setattr(ngrams, "_MERGE_ROWS", merge_rows)
+        pieces = list(merged_tables(iter(blocks)))
+    assert all(piece.schema == BLOCK_SCHEMA and piece.num_rows for piece in pieces)
+    assert pa.concat_tables([BLOCK_SCHEMA.empty_table(), *pieces]).equals(whole)
+
+
+def test_pieces_are_as_small_as_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds at most the rows that are summed at a time, whatever the blocks are."""
+    summed: list[int] = []
+    add = ngrams._sum
+
+    def recorded(rows: pa.Table) -> pa.Table:
+        summed.append(rows.num_rows)
+        return add(rows)
+
+    blocks = [
+        next(count_ngrams([" ".join(f"w{i * k}" for i in range(n))], spaced=True, segmenter="")) for n, k in ((900, 1), (30, 7), (400, 3))
+    ]
+    monkeypatch.setattr(ngrams, "_sum", recorded)
+    monkeypatch.setattr(ngrams, "_SLICE_ROWS", 120)
+    merged = merge_blocks(blocks)
+    assert as_counts(merged) == as_counts(*blocks)
+    assert max(summed) <= 120
+    assert len(summed) > 10
+
+
+def test_blocks_in_any_order_of_rows_are_merged() -> None:
+    counts = {f"w{i * 7919 % 1009}": i + 1 for i in range(1_009)}
+    rows = [{"n": 1, "range": gram_range(gram), "gram": gram, "count": count} for gram, count in counts.items()]
+    for some in (rows, rows[:1], rows[:40], rows * 2):
+        block = pa.Table.from_pylist(some, schema=BLOCK_SCHEMA)
+        merged = merge_blocks([block, block.slice(3)])
+        assert_sorted_block(merged)
+        assert as_counts(merged) == as_counts(block, block.slice(3))
+
+
+def test_words_of_bigrams() -> None:
+    bigrams = block_of(2, {"New\x1fYork": 2, "a\x1fNew": 1, "a\x1fa": 3})
+    assert sorted(words_of(bigrams).to_pylist()) == ["New", "York", "a"]
+    assert words_of(BLOCK_SCHEMA.empty_table()).to_pylist() == []
 
 
 def test_merge_of_nothing() -> None:

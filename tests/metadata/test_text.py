@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import unicodedata
 
@@ -109,7 +110,7 @@ def test_kana_entries_are_found_inside_japanese_text(rules_name: str, expected: 
     rules = rule_set(rules_name)
     matcher: Matcher = PyahocorasickMatcher(entries, rules)
     if engine == "daachorse":
-        matcher = open_automaton(build_automaton(entries, rules, entries_checksum="x"), entries_checksum="x")
+        matcher = open_automaton(io.BytesIO(build_automaton(entries, rules, entries_checksum="x")), entries_checksum="x")
     ids, offsets = matcher.find(space_texts([text, "カフェ ティー"], rules))
     assert [entries[i] for i in ids[: offsets[1]]] == expected
     # Between spaces every rule finds kana.

@@ -14,7 +14,7 @@ from metadata.tally import Tally
 from pipelines import images, storage
 from pipelines.errors import JobError
 from pipelines.fetch import FetchConfig, Fetched
-from pipelines.images import ImagesConfig, fetch_images
+from pipelines.images import ImagesConfig, Progress, fetch_images
 from pipelines.stage import Stage, Unit, open_stage
 
 
@@ -41,12 +41,33 @@ def test_row_groups_end_at_their_images_and_at_their_bytes(monkeypatch: pytest.M
         monkeypatch.setattr(images, "ROW_GROUP_IMAGES", most)
         monkeypatch.setattr(images, "ROW_GROUP_BYTES", size)
         tally, failed = Tally(), list[dict[str, str]]()
-        groups = list(fetch_images(wanted, config=config, failed=failed, tally=tally))
+        progress = Progress("shard 1 of 1", len(wanted), tally)
+        groups = list(fetch_images(wanted, config=config, failed=failed, tally=tally, progress=progress))
+        assert progress.done == 9
         assert [group["image_id"].to_pylist() for group in groups] == expected
         assert [body for group in groups for body in group["jpeg"].to_pylist()] == [body for body in bodies if body]
         assert all(group.schema.equals(IMAGES_SCHEMA) for group in groups)
         assert failed == [{"image_id": "i3", "url": "u3", "reason": "dns", "detail": "no such host"}]
         assert tally == Tally(read=9, emitted=8, dropped={"dns": 1})  # type: ignore[arg-type]
+
+
+def test_progress_says_what_is_done_and_failed_and_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    tally, now = Tally(), [100.0]
+    progress = Progress("shard 3 of 12", 5_000, tally, clock=lambda: now[0])
+    assert progress.line() == "images: shard 3 of 12: 0 of 5,000 images, 0.0 a second; failed: none"
+    now[0] += 40
+    progress.done = 1_200
+    tally.drop("http_4xx", 12)
+    tally.drop("dns", 1_030)
+    said = "images: shard 3 of 12: 1,200 of 5,000 images, 30.0 a second, 2 min left; failed: dns 1,030, http_4xx 12"
+    assert progress.line() == said
+    with progress.told(every=0.001):
+        printed = (capsys.readouterr().err for _ in range(100_000))
+        assert any(text.startswith(f"{said}\n") for text in printed)
+    capsys.readouterr()
+    with progress.told(every=60):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_what_may_be_fetched_is_a_setting(tmp_path: Path) -> None:

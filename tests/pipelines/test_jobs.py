@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import math
+import os
+import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,13 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from balancing.counts import COUNTS_SCHEMA
+from balancing.thresholds import Threshold
 from metadata.tally import Tally
 from pipelines import __main__ as command_line
 from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.jobs import JOBS, read_command, run_job, summary
+from pipelines.processes import module_environment, python_module
+from pipelines.run import OUTPUTS
 from pipelines.stage import Limits, Stage, Unit
-from pipelines.thresholds import read_thresholds
+from pipelines.thresholds import read_thresholds, table
 from tests.pipelines.conftest import contents
 
 
@@ -41,6 +50,7 @@ def test_the_summary_says_what_was_read_and_what_became_of_it(place: str) -> Non
         "  dropped: often 5, also_rare 2, rare 2",
         "  dead letters: broken 1",
         f"  look at them in {stage.url}/dead_letters",
+        "  what the reasons mean: worldclip reasons dedup",
     ]
 
 
@@ -68,7 +78,7 @@ def test_a_misspelt_option_is_told_before_anything_is_written(tmp_path: Path) ->
     write_stage(f"{tmp_path}/matched", kind="match")
     with pytest.raises(JobError) as error:
         run_job("dedup", ["--matched", f"{tmp_path}/matched", "--output", f"{tmp_path}/out", "--max-bad-record", "5%"])
-    assert str(error.value) == "neither the job nor Apache Beam knows the option --max-bad-record: see --help"
+    assert str(error.value) == "neither the job nor Apache Beam knows the option --max-bad-record; did you mean --max-bad-records?"
     assert not (tmp_path / "out").exists()
 
 
@@ -82,18 +92,71 @@ def test_beams_own_options_are_left_to_it() -> None:
 
 
 @pytest.mark.parametrize(("argv", "code"), [([], 2), (["--help"], 0), (["-h"], 0), (["help"], 0)])
-def test_usage_lists_every_job(capsys: pytest.CaptureFixture[str], argv: list[str], code: int) -> None:
+def test_usage_lists_every_job_in_the_order_of_the_flow(capsys: pytest.CaptureFixture[str], argv: list[str], code: int) -> None:
     assert command_line.main(argv) == code
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert [line.split()[0] for line in printed.out.splitlines() if line.startswith("  ")] == [*JOBS]
-    for _, about in JOBS.values():
-        assert about in printed.out
+    lines = printed.out.splitlines()
+    chain, beside = lines.index("the chain, in the order in which data walks through it:"), lines.index("beside the chain:")
+    of_chain, others = lines[chain + 1 : beside - 1], lines[beside + 1 :]
+    assert [line[:14].strip() for line in of_chain] == [job for job in JOBS if job == "download" or job in OUTPUTS or job == "report"]
+    assert [line[:14].strip() for line in (*of_chain, *others)] == [*JOBS]
+    assert [line[14:] for line in (*of_chain, *others)] == [about for _, about in JOBS.values()]
+    assert max(map(len, lines)) <= 100
 
 
-def test_an_unknown_job_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command_line.main(["macth"]) == 2
-    assert capsys.readouterr().err.startswith("worldclip: there is no job 'macth'\n\nusage: ")
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command_line.main(["--version"]) == 0
+    assert re.fullmatch(r"worldclip \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert command_line.main(["--version"]) == 0
+    assert capsys.readouterr().out == "worldclip, not installed: run from its sources\n"
+
+
+@pytest.mark.parametrize(("job", "meant"), [("macth", "; did you mean match?"), ("threshold", "; did you mean thresholds?"), ("zzz", "")])
+def test_an_unknown_job_is_named(capsys: pytest.CaptureFixture[str], job: str, meant: str) -> None:
+    assert command_line.main([job]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"worldclip: there is no job {job!r}{meant}\n\n{command_line.usage()}\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["reasons"]])
+def test_a_reader_that_has_gone_ends_it_silently(argv: list[str], unbuffered: str) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [*python_module("pipelines"), *argv]
+    environment = {**module_environment(), "PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run(command, env=environment, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write_end)
+    # argparse passes over what it cannot print.
+    assert ended.returncode == (0 if unbuffered and argv[0] == "run" else 128 + signal.SIGPIPE)
+    assert ended.stderr == ""
+
+
+def test_a_broken_pipe_of_a_job_itself_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(job: str, argv: list[str]) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(command_line, "run_job", broken)
+    assert command_line.main(["dedup"]) == 1
+    assert capsys.readouterr().err.startswith("worldclip dedup: no answer, or a refusal (BrokenPipeError: [Errno 32] Broken pipe): mend ")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("KeyboardInterrupt in a worker")])
+def test_an_interruption_says_that_the_job_can_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    def interrupted(job: str, argv: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(command_line, "run_job", interrupted)
+    assert command_line.main(["dedup"]) == 130
+    assert capsys.readouterr().err == "worldclip dedup: interrupted; the same command goes on where it stopped\n"
 
 
 def test_what_a_job_refuses_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -114,8 +177,8 @@ def test_an_unforeseen_exception_is_not_hidden(monkeypatch: pytest.MonkeyPatch) 
 # -- thresholds ----------------------------------------------------------------------------------------------------------------------
 
 
-def write_counts(url: str) -> Stage:
-    stage = Stage(url=url, kind="count", parameters={}, upstream={"match": "m", "dedup": "d", "entries": "e"})
+def write_counts(url: str, *, entries: str = "e") -> Stage:
+    stage = Stage(url=url, kind="count", parameters={}, upstream={"match": "m", "dedup": "d", "entries": entries})
     counts = {"en": [100, 10, 5, 0], "de": [50, 1, 1, 0]}
     stage.begin([Unit(name=lang, path=lang) for lang in counts])
     for unit in stage.units():
@@ -133,19 +196,97 @@ def test_thresholds_write_the_same_file_twice(place: str, capsys: pytest.Capture
     body = json.loads(first)
     assert {lang: x["t"] for lang, x in body["languages"].items()} == {"de": 20, "en": 20}
     assert (body["counts_path"], body["upstream"]) == ("counts", {"match": "m", "dedup": "d", "entries": "e"})
-    assert [line.split()[:4] for line in capsys.readouterr().out.splitlines()] == [
-        ["language", "matches", "t", "tail"],
-        ["en", "115", "20", "13.04%"],
-        ["de", "52", "20", "3.85%"],
-    ]
+    assert capsys.readouterr().out == f"{TABLE}\n{WORDS}"
     run_job("thresholds", ["--counts", counts.url, "--t", "20", "--output", output])
     assert storage.read_bytes(output) == first
+    assert capsys.readouterr().out == f"{TABLE}\n{WORDS}\nThe same thresholds were there before.\n"
+
+
+TABLE = """\
+language            matches            t  tail share  matches kept
+en                      115           20      13.04%        30.43%
+de                       52           20       3.85%        42.31%
+"""
+WORDS = """\
+t             an entry that t pairs or more match keeps each of them with probability t / count, a rarer one all
+tail share    share of all matches that fall on the rarer ones
+matches kept  share of all matches that are kept
+              more of the pairs are: most have several entries, and one is enough (--matched says how many)
+"""
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (["--t", "5"], "t rose in 0 of 2 languages and fell in 2. With the same seed the new set is a part of the one before;"),
+        (["--t", "50"], "t rose in 2 of 2 languages and fell in 0. With the same seed the new set is more than the one before;"),
+        (
+            ["--t", "30", "de=1"],
+            "t rose in 1 of 2 languages and fell in 1. With the same seed the new set is neither a part of nor more than the one before;",
+        ),
+        (["--t", "en=20", "de=20"], "t is what it was in every language: with the same seed the set is the same."),
+    ],
+)
+def test_thresholds_say_how_they_differ_from_those_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], now: list[str], said: str
+) -> None:
+    counts, output = write_counts(f"{tmp_path}/counts"), f"{tmp_path}/thresholds.json"
+    run_job("thresholds", ["--counts", counts.url, "--t", "20", "--output", output])
+    capsys.readouterr()
+    run_job("thresholds", ["--counts", counts.url, *now, "--output", output])
+    printed = capsys.readouterr().out
+    t = {lang: x["t"] for lang, x in json.loads(Path(output).read_bytes())["languages"].items()}
+    rows = [line.split() for line in printed.splitlines()[:3]]
+    assert rows[0][1:5] == ["matches", "t", "t", "before"]
+    assert [row[:4] for row in rows[1:]] == [["en", "115", str(t["en"]), "20"], ["de", "52", str(t["de"]), "20"]]
+    _, _, after = printed.partition(WORDS)
+    assert after.startswith(f"\n{said}\n")
+    assert after.endswith("give balance another --output for it.\n") == said.endswith(";")
+
+
+def test_thresholds_of_other_counts_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = f"{tmp_path}/thresholds.json"
+    for place, entries in (("counts", "e"), ("others", "f")):
+        counts = write_counts(f"{tmp_path}/{place}", entries=entries)
+        run_job("thresholds", ["--counts", counts.url, "--t", "20", "--output", output])
+    said = "Those that were there before were made from other counts: a set drawn with these is another one.\n"
+    assert capsys.readouterr().out.endswith(f"\n{said}")
+    Path(output).write_text("{}")
+    run_job("thresholds", ["--counts", counts.url, "--t", "20", "--output", output])
+    assert capsys.readouterr().out == f"{TABLE}\n{WORDS}"
+
+
+def test_only_the_largest_languages_are_shown() -> None:
+    solved = {f"l{i:02}": Threshold(t=5, p=0.5, matches=100 - i, whole=i == 3) for i in range(23)}
+    kept = {lang: 0.75 for lang in solved if lang != "l01"}
+    lines = table(solved, matches=dict.fromkeys(solved, 0.25), kept=kept, before={"l00": math.inf})
+    assert lines[:5] == [
+        "language            matches            t     t before  tail share  matches kept  pairs kept",
+        "l00                     100            5          inf      50.00%        25.00%      75.00%",
+        "l01                      99            5            -      50.00%        25.00%           -",
+        "l02                      98            5            -      50.00%        25.00%      75.00%",
+        "l03                      97            5            -      50.00%        25.00%      75.00%  kept whole",
+    ]
+    assert (len(lines), lines[-1]) == (22, "... and 3 more languages")
+
+
+def test_the_share_of_pairs_that_is_told_is_what_balance_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_small_chain(str(tmp_path))
+    w = f"{tmp_path}/W"
+    capsys.readouterr()
+    read = ["--matched", f"{w}/matched", "--siblings", f"{w}/siblings"]
+    run_job("thresholds", ["--counts", f"{w}/counts", "--t", "inf", *read, "--output", f"{w}/again.json"])
+    # Nine pairs of four images, one text of each.
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "44.44%"
+    with pytest.raises(SystemExit):
+        run_job("thresholds", ["--counts", f"{w}/counts", "--matched", f"{w}/matched", "--output", f"{w}/again.json"])
+    assert capsys.readouterr().err.endswith("worldclip thresholds: error: give --matched and --siblings together, or neither\n")
 
 
 def test_only_one_way_to_set_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run_job("thresholds", ["--counts", "W", "--output", "x", "--t", "1", "--p", "5%"])
-    assert capsys.readouterr().err.splitlines()[-1] == "worldclip thresholds: error: give only one of --t-en, --p and --t"
+    assert capsys.readouterr().err.splitlines()[-1].startswith("worldclip thresholds: error: give only one of --t-en, --p and --t")
 
 
 @pytest.mark.parametrize(
@@ -199,4 +340,4 @@ def test_the_chain_gives_the_same_bytes_on_disk_and_in_an_object_store(tmp_path:
     assert len([name for name in local if name.endswith("_SUCCESS")]) == 5
     # Every image keeps one of its texts where nothing is balanced away.
     assert json.loads(local["curated/manifest.json"])["rows"] == 4
-    assert [path.name.startswith("en-") for path in (tmp_path / "cache").iterdir()] == [True]
+    assert len(list((tmp_path / "cache").glob("en-*"))) == 1

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib
 import math
+import re
 import tomllib
 from typing import Any
 
@@ -56,13 +57,17 @@ def test_no_share(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("2GB", 2**31), ("500MB", 500 * 2**20), ("1.5kb", 1536), ("1TB", 2**40), ("1000", 1000), ("2 GB", 2**31)]
+    ("text", "value"),
+    [
+        *(("2GB", 2**31), ("2GiB", 2**31), ("2gib", 2**31), ("500MB", 500 * 2**20), ("512MiB", 2**29), ("1.5kb", 1536), ("1TB", 2**40)),
+        *(("1000", 1000), ("1000B", 1000), ("2 GB", 2**31), ("1e3", 1000)),
+    ],
 )
 def test_byte_size(text: str, value: int) -> None:
     assert byte_size(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "0.1", "infGB", "inf", "nan", "2XB", "two"])
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "0.1", "infGB", "inf", "nan", "2XB", "two", "2BG", "2iG", "2GBB", "G2"])
 def test_no_byte_size(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         byte_size(text)
@@ -204,22 +209,106 @@ def test_every_help_explains_every_option(job: str, capsys: pytest.CaptureFixtur
     config = CONFIGS[job]
     text = help_of(config, job, capsys)
     assert text.startswith(f"usage: worldclip {job} ")
-    assert importlib.import_module(f"pipelines.{job}").ABOUT in text
+    assert " ".join(importlib.import_module(f"pipelines.{job}").ABOUT.split()) in " ".join(text.split())
     explained = " ".join(text.partition("options:")[0].split() + text.partition("options:")[2].split())
     for field in dataclasses.fields(config):
         about, default = field.metadata, field.default
         value = f"{{{','.join(about['choices'])}}}" if about["choices"] else about["metavar"]
-        if isinstance(default, tuple) or str(field.type).startswith("tuple"):
+        if str(field.type).startswith("tuple") and not about["positional"]:
             value = f"{value} [{value} ...]"
         flag = "" if about["positional"] else "--" + field.name.replace("_", "-")
         line = " ".join(part for part in (flag, None if isinstance(default, bool) else value, about["help"]) if part)
+        _, found, after = explained.partition(line)
+        assert found
+        shown = re.match(r" \(default: (.*?)\)", after)
         if isinstance(default, int | float | str) and not isinstance(default, bool) and default != "":
-            line += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
-            assert line in explained
+            # What is shown is what one would write.
+            assert shown
+            assert (about["parse"] or type(default))(shown[1]) == default
         else:
-            assert line in explained
-            assert line + " (default" not in explained
+            assert not shown
     assert ("handed to Apache Beam" in text) == issubclass(config, JobConfig)
+
+
+@pytest.mark.parametrize("job", CONFIGS)
+def test_every_help_fits_a_terminal_of_100_columns(job: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    long = [line for line in help_of(CONFIGS[job], job, capsys).splitlines() if len(line) > 100]
+    # A command that is to be copied stays in one line.
+    assert [line for line in long if not line.startswith("    worldclip ")] == []
+
+
+def test_defaults_are_shown_as_people_write_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        parse(Config, ["--help"], job="test", about="About it, in a line.\n\n    kept as it is\n\nA paragraph\nthat is filled.")
+    assert capsys.readouterr().out == HELP
+
+
+HELP = """\
+usage: worldclip test [-h] --output DIR --input PATH [PATH ...]
+                      [--extra LANG=FILE [LANG=FILE ...]] [--size SIZE] [--how {fast,exact}]
+                      [--least N] [--seed N] [--weight W] [--loud] [--workers N] [--dry-run]
+                      [--max-bad-records SHARE] [--max-bad-files SHARE]
+
+About it, in a line.
+
+    kept as it is
+
+A paragraph that is filled.
+
+options:
+  -h, --help            show this help message and exit
+  --output DIR          where the result goes: a directory, local or a URL that fsspec knows
+                        (gs://, s3://)
+  --input PATH [PATH ...]
+                        what comes in, 100 % of it
+  --extra LANG=FILE [LANG=FILE ...]
+                        more
+  --size SIZE           a size (default: 2GB)
+  --how {fast,exact}    the way (default: fast)
+  --least N             a limit
+  --seed N              a seed (default: 0)
+  --weight W            a weight (default: 0.5)
+  --loud                say more
+  --workers N           processes of the embedded runner (default: 1)
+  --dry-run             say what would be read and written, and stop there
+  --max-bad-records SHARE
+                        share of records that may be broken before the job fails (default: 1%)
+  --max-bad-files SHARE
+                        share of files that may be damaged (one always may) (default: 0.1%)
+
+Options that are not listed here are handed to Apache Beam (for instance --runner, --project,
+--temp_location).
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Names:
+    one: str = option("one", default="all", metavar="ONE", positional=True)
+    names: tuple[str, ...] = option("some", default=(), metavar="NAME", positional=True)
+
+
+def test_positional_arguments_may_be_left_out() -> None:
+    assert parse(Names, [], job="test", about="")[0] == Names()
+    assert parse(Names, ["a", "b", "c"], job="test", about="")[0] == Names(one="a", names=("b", "c"))
+
+
+def test_what_stands_in_a_file_is_refused_with_its_place() -> None:
+    for argv, said in (
+        (["--output", "W"], "the following arguments are required: --input"),
+        (["--input", "a", "--output", "W", "--size", "big"], "argument --size: 'big' is no size: write 2GB or 500MB"),
+        (["--input", "a", "--output", "W", "--weight", "2"], "--weight must not pass 1"),
+    ):
+        with pytest.raises(JobError) as error:
+            parse(Config, argv, job="test", about="", where="chain.toml: [test]")
+        assert str(error.value) == f"chain.toml: [test]: {said}"
+
+
+def test_keys_that_are_no_options_of_the_job_are_written_as_beam_has_them() -> None:
+    table = {"t_en": 3, "temp_location": "gs://b", "t-all": 4}
+    assert argv_of_table(table, own=["t-en", "t-all"]) == ["--t-en", "3", "--temp_location", "gs://b", "--t-all", "4"]
+    assert argv_of_table(table) == ["--t-en", "3", "--temp-location", "gs://b", "--t-all", "4"]
 
 
 @pytest.mark.parametrize("job", CONFIGS)

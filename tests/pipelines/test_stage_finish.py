@@ -114,7 +114,7 @@ def test_one_damaged_file_is_always_allowed_and_two_are_judged(place: str) -> No
     with pytest.raises(JobError) as error:
         do_all(make_stage(out), units)
     assert str(error.value) == (
-        "2 of 3 files are damaged (cut_off 2), more than --max-bad-files 0.100% allows; "
+        "2 of 3 files are damaged (a2.txt: cut_off 1; b2.txt: cut_off 1), more than --max-bad-files 0.100% allows; "
         f"see {out}/dead_letters. What was done is kept: run the same command with a higher --max-bad-files to accept it"
     )
     assert do_all(make_stage(out, limits=Limits(bad_files=0.7)), units) == []

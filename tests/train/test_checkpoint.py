@@ -56,6 +56,14 @@ def test_a_save_that_fails_leaves_the_old_ones(tmp_path: pathlib.Path) -> None:
     assert load_newest(tmp_path, identity=IDENTITY) is not None
 
 
+def test_a_full_disk_is_named_and_leaves_the_old_ones(tmp_path: pathlib.Path) -> None:
+    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    (tmp_path / "step-0000000002.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        save_checkpoint(tmp_path, 2, state(2), keep=1)
+    assert [path.name for path in tmp_path.glob("step-*.pt")] == ["step-0000000001.pt"]
+
+
 def test_no_code_is_run_from_a_checkpoint(tmp_path: pathlib.Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:

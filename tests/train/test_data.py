@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -11,74 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
+from balancing.epochs import EpochOrder, Shuffle, share
 from balancing.pairs import IMAGES_SCHEMA, image_keys
 from balancing.sampling import CHOOSE, uniform
 from tests.train.tiny import encode, image_row, square, write_images
-from train.config import Config, InputError, parse
-from train.data import EpochOrder, Reader, crop_box, decode, find_images, share
+from train.config import Config, InputError
+from train.data import Reader, find_images
 
 
 def tokenizer(texts: list[str]) -> torch.Tensor:
     """Two numbers per text: what it is a hash of, so that a sample is recognised."""
     return torch.from_numpy(image_keys(texts).view(np.int64).reshape(-1, 1).copy())
-
-
-def samples(order: EpochOrder, streams: int, step: int = 0) -> list[list[tuple[int, int]]]:
-    """(row group, row) of every sample of each stream from a step on."""
-    return [[pair for g, r in order.blocks(s, step) for pair in zip(g.tolist(), r.tolist(), strict=True)] for s in range(streams)]
-
-
-def shape(*, batch_size: int, streams: int, shuffle_rows: int, seed: int) -> Config:
-    train, data = {"steps": 1, "batch_size": batch_size, "seed": seed}, {"streams": streams, "shuffle_rows": shuffle_rows}
-    return parse({"model": {"name": ""}, "train": train, "data": data})
-
-
-@st.composite
-def orders(draw: st.DrawFn) -> tuple[np.ndarray, Config, EpochOrder]:
-    rows = np.array(draw(st.lists(st.integers(0, 30), min_size=1, max_size=12)))
-    streams, per_step = draw(st.integers(1, 6)), draw(st.integers(1, 4))
-    seed, shuffle_rows = draw(st.integers(0, 5)), draw(st.integers(1, 17))
-    config = shape(batch_size=streams * per_step, streams=streams, shuffle_rows=shuffle_rows, seed=seed)
-    return rows, config, EpochOrder(rows, config, draw(st.integers(0, 5)))
-
-
-@given(orders())
-@settings(max_examples=200, deadline=None)
-def test_an_epoch_gives_each_sample_once_and_leaves_out_less_than_a_batch(drawn: tuple[np.ndarray, Config, EpochOrder]) -> None:
-    rows, config, order = drawn
-    per_stream = samples(order, config.data.streams)
-    seen = [sample for stream in per_stream for sample in stream]
-    everything = {(g, r) for g, n in enumerate(rows) for r in range(n)}
-    assert {len(stream) for stream in per_stream} == {order.steps * order.per_step}
-    assert len(set(seen)) == len(seen)
-    assert set(seen) <= everything
-    assert len(everything) - len(seen) == rows.sum() % config.train.batch_size
-
-
-@given(orders(), st.integers(0, 40))
-@settings(max_examples=200, deadline=None)
-def test_from_a_step_on_is_the_end_of_the_whole(drawn: tuple[np.ndarray, Config, EpochOrder], step: int) -> None:
-    _, config, order = drawn
-    whole = samples(order, config.data.streams)
-    assert samples(order, config.data.streams, step) == [stream[step * order.per_step :] for stream in whole]
-
-
-@given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 8))
-def test_shares_laid_side_by_side_are_the_whole(n: int, ranks: int, workers: int) -> None:
-    whole = [x for r in range(ranks) for w in range(workers) for x in share(share(range(n), r, ranks), w, workers)]
-    assert whole == list(range(n))
-
-
-def test_seed_and_epoch_change_the_order_and_nothing_else_does() -> None:
-    rows = np.array([40, 40, 40])
-    configs = [shape(batch_size=12, streams=3, shuffle_rows=16, seed=seed) for seed in (0, 0, 1, 0)]
-    found = [samples(EpochOrder(rows, config, epoch), 3) for config, epoch in zip(configs, (0, 0, 0, 1), strict=True)]
-    assert found[0] == found[1]
-    assert len({str(order) for order in found}) == 3
 
 
 def read(config: Config, *, ranks: int, workers: int, first_step: int = 0) -> list[tuple[list[int], int]]:
@@ -121,8 +64,8 @@ def test_samples_carry_their_own_text_drawn_anew_each_epoch(config: Callable[...
         start += n
     drawn = []
     for epoch in (0, 1):
-        order = EpochOrder(found.rows, config(), epoch)
-        streams = samples(order, 4)
+        order = EpochOrder(found.rows, Shuffle(seed=0, batch_size=16, streams=4, shuffle_rows=5), epoch)
+        streams = [[pair for g, r in order.blocks(s, 0) for pair in zip(g.tolist(), r.tolist(), strict=True)] for s in range(4)]
         for step in range(5):
             expected = []
             for stream in streams:
@@ -180,36 +123,3 @@ def test_parts_without_rows_and_single_files_are_fine(tmp_path: pathlib.Path, im
     found = find_images([str(tmp_path), str(images / "part-00001.parquet"), f"file://{images}"])
     assert (int(found.rows.sum()), len({file for file, _ in found.groups})) == (28 + 83, 5)
     assert found.fingerprint != find_images([str(images)]).fingerprint
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4))
-@settings(max_examples=300, deadline=None)
-def test_a_crop_lies_in_the_image_and_has_an_allowed_ratio(width: int, height: int, draws: list[float]) -> None:
-    left, top, w, h = crop_box(width, height, np.array(draws), (0.3, 1.0))
-    assert left >= 0
-    assert top >= 0
-    assert left + w <= width * (1 + 1e-9)
-    assert top + h <= height * (1 + 1e-9)
-    assert 3 / 4 - 1e-6 <= w / h <= 4 / 3 + 1e-6
-    if 3 / 4 <= width / height <= 4 / 3:
-        assert w * h == pytest.approx(width * height * (0.3 + 0.7 * draws[0]), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("mode", "size", "kind"), [("L", (1, 1), "PNG"), ("CMYK", (40, 30), "JPEG"), ("P", (300, 7), "GIF"), ("RGBA", (9, 200), "PNG")]
-)
-def test_any_kind_of_image_becomes_rgb(mode: str, size: tuple[int, int], kind: str) -> None:
-    buffer = io.BytesIO()
-    Image.new(mode, size).save(buffer, kind)
-    assert decode(buffer.getvalue(), 16, np.array([0.5, 0.5, 0.99, 0.99]), (0.9, 1.0)).shape == (16, 16, 3)
-
-
-def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_nearly_the_same_picture() -> None:
-    x = np.linspace(0, 255, 640)
-    picture = np.stack(np.broadcast_arrays(x[None, :], x[::-1, None], 100.0), axis=-1).astype(np.uint8)
-    jpeg, png = io.BytesIO(), io.BytesIO()
-    Image.fromarray(picture).save(jpeg, "JPEG", quality=95)
-    Image.fromarray(picture).save(png, "PNG")
-    draws = np.array([0.2, 0.4, 0.6, 0.8])
-    fast, exact = (decode(b.getvalue(), 64, draws, (0.5, 1.0)).astype(int) for b in (jpeg, png))
-    assert np.abs(fast - exact).max() <= 4

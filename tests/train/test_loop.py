@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import math
 import os
@@ -158,6 +160,53 @@ def test_bad_images_stop_the_run_unless_so_many_are_allowed(config: Make, tmp_pa
     assert [line["bad_images"] for line in read_log(tmp_path / "allowed")] == [1, 1, 1]
 
 
+def test_bad_images_are_counted_on_after_a_resume(config: Make, tmp_path: pathlib.Path) -> None:
+    rows = [image_row(f"i{n:02d}", encode(square((n, 99, 9), n)) if n % 2 else b"not a picture", ["text"]) for n in range(80)]
+    paths = [str(write_images(tmp_path / "images", rows, parts=1))]
+
+    def made(steps: int, max_bad: int) -> Config:
+        return config(data={"paths": paths, "max_bad": max_bad}, train={"steps": steps}, checkpoint={"every": 1})
+
+    assert train(made(10, 40), tmp_path / "whole")
+    for steps in (3, 5, 6, 10):
+        assert train(made(steps, 40), tmp_path / "in parts")
+    counted = [line["bad_images"] for line in read_log(tmp_path / "in parts")]
+    assert counted == [line["bad_images"] for line in read_log(tmp_path / "whole")]
+    assert (counted[4], counted[9]) == (40, 40)
+    assert counted[:5] == sorted(counted[:5])
+    assert counted[5] < 20
+    assert train(made(2, 40), tmp_path / "too many")
+    with pytest.raises(InputError, match=r"bad images in this epoch, and data\.max_bad is 30; the log names them"):
+        train(made(10, 30), tmp_path / "too many")
+    assert len(read_log(tmp_path / "too many")) == sum(n <= 30 for n in counted[:5])
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_ends(config: Make, tmp_path: pathlib.Path) -> None:
+    [process] = start(config(data={"workers": 1}, train={"steps": 10**6}, checkpoint={"every": 10**5}), tmp_path)
+    while process.is_alive() and not (tmp_path / "log.jsonl").exists():
+        time.sleep(0.002)
+    with pytest.raises(InputError) as refused:
+        train(config(), tmp_path)
+    assert str(refused.value) == f"another run is training in {tmp_path}: wait until it ends, or give another --output"
+    # The workers of its data loader live on for some seconds; the lock does not.
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    assert train(config(), tmp_path)
+    assert len(read_log(tmp_path)) == 12
+
+
+def test_a_file_system_without_locks_is_told_of_and_used(
+    config: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lockf(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    assert train(config(train={"steps": 1}), tmp_path)
+    told = f"{tmp_path}: this file system knows no locks (No locks available): see to it yourself that no other run trains there"
+    assert told in caplog.messages
+
+
 def test_what_cannot_be_trained_is_said_at_the_start(config: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="83 images are less than one batch of 96"):
         train(config(train={"batch_size": 96}), tmp_path)
@@ -180,10 +229,13 @@ def test_evaluation_during_training_is_logged(config: Make, tmp_path: pathlib.Pa
         square(colour, 5).save(tmp_path / f"held out/{label}/a.png")
     (tmp_path / "prompts.json").write_text('{"en": [["a red square"], ["a green square"]]}')
     evaluate = {"every": 20, "images": str(tmp_path / "held out"), "prompts": str(tmp_path / "prompts.json")}
-    train(config(evaluate=evaluate, train={"steps": 60}), tmp_path / "out")
-    found = {line["step"]: line["zero_shot"]["en"]["accuracy"] for line in read_log(tmp_path / "out") if "zero_shot" in line}
-    assert sorted(found) == [20, 40, 60]
-    assert found[60] == 1.0
+    made = config(evaluate=evaluate, train={"steps": 60})
+    train(made, tmp_path / "one")
+    run(made, tmp_path / "two", ranks=2)
+    for place in ("one", "two"):
+        found = {line["step"]: line["zero_shot"]["en"] for line in read_log(tmp_path / place) if "zero_shot" in line}
+        assert sorted(found) == [20, 40, 60]
+        assert found[60] == {"accuracy": 1.0, "per_class": [1.0, 1.0]}
 
 
 def test_learning_rate() -> None:

@@ -1,0 +1,135 @@
+"""What a trainer draws anew in each epoch beside the text: the order of the images and the crop of each. Keyed draws, no generator's state.
+
+An epoch shuffles all row groups, lays their rows end to end and cuts the line into ``streams`` equal spans; each stream is shuffled within
+blocks of ``shuffle_rows`` rows. A global batch is the next ``batch_size / streams`` samples of every stream, streams in order. Ranks, and
+workers within a rank, own runs of neighbouring streams: their parts laid side by side are the same batch for any number of either, each
+row group is read by the one or two workers in whose spans it lies, and the step is all that must be kept for an exact resume.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from balancing.sampling import uniform
+
+#: Row group, row within it, and the row group's table.
+Sample = tuple[int, int, pa.Table]
+#: Aspect ratios that a training crop may have, as in open_clip.
+CROP_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffle:
+    """How an epoch is shuffled, see above. ``streams`` divides ``batch_size``."""
+
+    seed: int
+    batch_size: int
+    streams: int
+    shuffle_rows: int
+
+
+class EpochOrder:
+    """The order of one epoch of a set with ``rows`` rows per row group: a pure function of the arguments.
+
+    ``steps`` global batches of ``per_step`` samples of every stream fit into it; which rows are left over differs from epoch to epoch.
+    """
+
+    def __init__(self, rows: np.ndarray, shuffle: Shuffle, epoch: int) -> None:
+        self._key, self._shuffle_rows = (shuffle.seed, epoch), shuffle.shuffle_rows
+        self._groups = np.argsort(uniform(*self._key, "order of row groups", np.arange(len(rows))), kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(rows[self._groups])])
+        self._span = int(rows.sum()) // shuffle.streams
+        self.steps, self.per_step = int(rows.sum()) // shuffle.batch_size, shuffle.batch_size // shuffle.streams
+
+    def blocks(self, stream: int, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row group, and row within it, of a stream's samples from ``step`` of the epoch on; one pair of int64 arrays per shuffle block."""
+        first, end = step * self.per_step, self.steps * self.per_step
+        for start in range(first - first % self._shuffle_rows, end, self._shuffle_rows):
+            positions = np.arange(start, min(start + self._shuffle_rows, end)) + stream * self._span
+            order = np.argsort(uniform(*self._key, "order of rows", positions), kind="stable")
+            positions = positions[order][max(first - start, 0) :]
+            place = np.searchsorted(self._starts, positions, side="right") - 1
+            yield self._groups[place], positions - self._starts[place]
+
+
+def share(whole: range, part: int, parts: int) -> range:
+    """The ``part``-th of ``parts`` neighbouring runs of a range, as equal as possible."""
+    return whole[len(whole) * part // parts : len(whole) * (part + 1) // parts]
+
+
+def walk(
+    rows: np.ndarray, shuffle: Shuffle, streams: range, *, steps: range, read: Callable[[int], pa.Table]
+) -> Iterator[tuple[int, list[Sample]]]:
+    """For each of the ``steps`` of a run, its epoch and the samples of some of the streams, streams in order.
+
+    ``read`` gives the table of a row group. Memory: per stream the row groups that one shuffle block touches (``shuffle_rows`` rows and at
+    most two row groups more).
+    """
+    # Streams that are inside the same row group share it; it goes when the last of them has passed.
+    shared: WeakValueDictionary[int, pa.Table] = WeakValueDictionary()
+    cursors: list[Iterator[Sample]] = []
+    for step in steps:
+        epoch, within = divmod(step, int(rows.sum()) // shuffle.batch_size)
+        if within == 0 or not cursors:
+            order = EpochOrder(rows, shuffle, epoch)
+            cursors = [_samples(order.blocks(stream, within), shared, read) for stream in streams]
+        yield epoch, [sample for cursor in cursors for sample in islice(cursor, order.per_step)]
+
+
+def _samples(
+    blocks: Iterator[tuple[np.ndarray, np.ndarray]], shared: WeakValueDictionary[int, pa.Table], read: Callable[[int], pa.Table]
+) -> Iterator[Sample]:
+    held: dict[int, pa.Table] = {}
+    for groups, rows in blocks:
+        needed = np.unique(groups).tolist()
+        held = {group: held[group] for group in needed if group in held}
+        for group in needed:
+            held[group] = shared[group] = held.get(group) or shared.get(group) or read(group)
+        yield from ((group, row, held[group]) for group, row in zip(groups.tolist(), rows.tolist(), strict=True))
+
+
+def crop_draws(seed: int, epoch: int, numbers: np.ndarray) -> np.ndarray:
+    """The draws of :func:`crop_box` for images by their numbers in the set: float64 in [0, 1), shape (images, 4)."""
+    return np.stack([uniform(seed, epoch, f"crop {what}", numbers) for what in ("area", "ratio", "left", "top")], axis=1)
+
+
+def crop_box(width: int, height: int, draws: np.ndarray, scale: Sequence[float]) -> tuple[float, float, float, float]:
+    """Left, top, width and height of a random crop, in pixels.
+
+    ``draws``: four numbers in [0, 1) for area, aspect ratio, left and top. The area is uniform in ``scale`` (shares of the image), the
+    ratio log-uniform within what CROP_RATIO allows and the image holds; an image too long for any ratio gives its largest crop of an
+    allowed one.
+    """
+    area = scale[0] + (scale[1] - scale[0]) * draws[0]
+    ratio = width / height
+    low, high = max(CROP_RATIO[0], area * ratio), min(CROP_RATIO[1], ratio / area)
+    if low <= high:
+        ratio = low * (high / low) ** draws[1]
+        crop_height = min(height, math.sqrt(width * height * area / ratio))
+    else:
+        ratio = min(max(ratio, CROP_RATIO[0]), CROP_RATIO[1])
+        crop_height = min(height, width / ratio)
+    crop_width = min(width, crop_height * ratio)
+    return float((width - crop_width) * draws[2]), float((height - crop_height) * draws[3]), float(crop_width), float(crop_height)
+
+
+def crop_image(jpeg: bytes, size: int, draws: np.ndarray, scale: Sequence[float]) -> np.ndarray:
+    """A training crop of an encoded image, resized: uint8 (size, size, 3). ``draws`` and ``scale`` as in :func:`crop_box`."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        full_width, full_height = image.size
+        left, top, width, height = crop_box(full_width, full_height, draws, scale)
+        # A JPEG decoder gives a half, quarter or eighth of the size for a fraction of the time; never less than the crop needs.
+        image.draft(None, (math.ceil(size * full_width / width), math.ceil(size * full_height / height)))
+        x, y = image.width / full_width, image.height / full_height
+        # Pillow refuses a box that rounding has pushed over the edge.
+        box = (left * x, top * y, min((left + width) * x, image.width), min((top + height) * y, image.height))
+        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box))

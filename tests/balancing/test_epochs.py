@@ -1,0 +1,128 @@
+"""The order of an epoch and the crops: each sample once, the same from any step on, for any split over ranks and workers."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from balancing.epochs import EpochOrder, Shuffle, crop_box, crop_draws, crop_image, share, walk
+
+GOLDEN_ORDER = [[(3, 1), (2, 0), (3, 0), (2, 1)], [(0, 0), (2, 4), (2, 3), (0, 1)]]
+GOLDEN_CROPS = [
+    [0.021790619804831657, 0.65808171630555, 0.6961566651067249, 0.9349203360771368],
+    [0.9434822584826786, 0.8456220913280728, 0.21350537683183735, 0.5313348170571401],
+]
+
+
+def samples(order: EpochOrder, streams: int, step: int = 0) -> list[list[tuple[int, int]]]:
+    """(row group, row) of every sample of each stream from a step on."""
+    return [[pair for g, r in order.blocks(s, step) for pair in zip(g.tolist(), r.tolist(), strict=True)] for s in range(streams)]
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> tuple[np.ndarray, Shuffle, EpochOrder]:
+    rows = np.array(draw(st.lists(st.integers(0, 30), min_size=1, max_size=12)))
+    streams, per_step = draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    seed, shuffle_rows = draw(st.integers(0, 5)), draw(st.integers(1, 17))
+    shuffle = Shuffle(batch_size=streams * per_step, streams=streams, shuffle_rows=shuffle_rows, seed=seed)
+    return rows, shuffle, EpochOrder(rows, shuffle, draw(st.integers(0, 5)))
+
+
+@given(orders())
+@settings(max_examples=200, deadline=None)
+def test_an_epoch_gives_each_sample_once_and_leaves_out_less_than_a_batch(drawn: tuple[np.ndarray, Shuffle, EpochOrder]) -> None:
+    rows, shuffle, order = drawn
+    per_stream = samples(order, shuffle.streams)
+    seen = [sample for stream in per_stream for sample in stream]
+    everything = {(g, r) for g, n in enumerate(rows) for r in range(n)}
+    assert {len(stream) for stream in per_stream} == {order.steps * order.per_step}
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= everything
+    assert len(everything) - len(seen) == rows.sum() % shuffle.batch_size
+
+
+@given(orders(), st.integers(0, 40))
+@settings(max_examples=200, deadline=None)
+def test_from_a_step_on_is_the_end_of_the_whole(drawn: tuple[np.ndarray, Shuffle, EpochOrder], step: int) -> None:
+    _, shuffle, order = drawn
+    whole = samples(order, shuffle.streams)
+    assert samples(order, shuffle.streams, step) == [stream[step * order.per_step :] for stream in whole]
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 8))
+def test_shares_laid_side_by_side_are_the_whole(n: int, ranks: int, workers: int) -> None:
+    whole = [x for r in range(ranks) for w in range(workers) for x in share(share(range(n), r, ranks), w, workers)]
+    assert whole == list(range(n))
+
+
+def test_seed_and_epoch_change_the_order_and_nothing_else_does() -> None:
+    rows = np.array([40, 40, 40])
+    shuffles = [Shuffle(batch_size=12, streams=3, shuffle_rows=16, seed=seed) for seed in (0, 0, 1, 0)]
+    found = [samples(EpochOrder(rows, shuffle, epoch), 3) for shuffle, epoch in zip(shuffles, (0, 0, 0, 1), strict=True)]
+    assert found[0] == found[1]
+    assert len({str(order) for order in found}) == 3
+
+
+def test_the_order_of_an_epoch_is_frozen() -> None:
+    # Any change here makes another run of every one that is to go on from a checkpoint.
+    order = EpochOrder(np.array([3, 0, 5, 2]), Shuffle(seed=7, batch_size=4, streams=2, shuffle_rows=3), epoch=1)
+    assert (order.steps, order.per_step) == (2, 2)
+    assert samples(order, 2) == GOLDEN_ORDER
+    assert crop_draws(7, 1, np.arange(2)).tolist() == GOLDEN_CROPS
+
+
+def test_a_walk_goes_through_the_epochs_and_reads_a_row_group_once_for_neighbouring_streams() -> None:
+    rows, shuffle, read = np.array([6, 6, 6, 6]), Shuffle(seed=3, batch_size=8, streams=4, shuffle_rows=3), list[int]()
+    tables = [pa.table({"row": range(n)}) for n in rows]
+
+    def reader(group: int) -> pa.Table:
+        read.append(group)
+        return tables[group]
+
+    found = list(walk(rows, shuffle, range(1, 3), steps=range(2, 5), read=reader))
+    expected = []
+    for epoch, step in ((0, 2), (1, 0), (1, 1)):
+        of_streams = samples(EpochOrder(rows, shuffle, epoch), 4, step)
+        expected.append((epoch, [sample for stream in of_streams[1:3] for sample in stream[:2]]))
+    assert [(epoch, [(group, row) for group, row, _ in here]) for epoch, here in found] == expected
+    assert all(table is tables[group] for _, here in found for group, _, table in here)
+    assert len(read) <= 6
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_a_crop_lies_in_the_image_and_has_an_allowed_ratio(width: int, height: int, draws: list[float]) -> None:
+    left, top, w, h = crop_box(width, height, np.array(draws), (0.3, 1.0))
+    assert left >= 0
+    assert top >= 0
+    assert left + w <= width * (1 + 1e-9)
+    assert top + h <= height * (1 + 1e-9)
+    assert 3 / 4 - 1e-6 <= w / h <= 4 / 3 + 1e-6
+    if 3 / 4 <= width / height <= 4 / 3:
+        assert w * h == pytest.approx(width * height * (0.3 + 0.7 * draws[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "kind"), [("L", (1, 1), "PNG"), ("CMYK", (40, 30), "JPEG"), ("P", (300, 7), "GIF"), ("RGBA", (9, 200), "PNG")]
+)
+def test_any_kind_of_image_becomes_rgb(mode: str, size: tuple[int, int], kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, kind)
+    assert crop_image(buffer.getvalue(), 16, np.array([0.5, 0.5, 0.99, 0.99]), (0.9, 1.0)).shape == (16, 16, 3)
+
+
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_nearly_the_same_picture() -> None:
+    x = np.linspace(0, 255, 640)
+    picture = np.stack(np.broadcast_arrays(x[None, :], x[::-1, None], 100.0), axis=-1).astype(np.uint8)
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(picture).save(jpeg, "JPEG", quality=95)
+    Image.fromarray(picture).save(png, "PNG")
+    draws = np.array([0.2, 0.4, 0.6, 0.8])
+    fast, exact = (crop_image(b.getvalue(), 64, draws, (0.5, 1.0)).astype(int) for b in (jpeg, png))
+    assert np.abs(fast - exact).max() <= 4
