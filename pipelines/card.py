@@ -149,19 +149,27 @@ def _sources_of(entries: FinishedStage, config: CardConfig) -> list[FinishedStag
         if job not in entries.upstream:
             continue
         place = config.place(job)
-        whole = storage.exists(storage.join(place, STAGE_FILE)) and (
-            job == "wordnet" or storage.exists(storage.join(place, "blocks", STAGE_FILE))
-        )
-        stage = open_stage(place, job) if whole else None
+        stage, why = _source_at(place, job)
         if stage is None or stage.id != entries.upstream[job]:
-            why = "is another one" if stage else "is not there" if not whole else "is not finished"
             print(
-                f"card: {place}, from which the entries were made, {why}: the card takes the entries as given, and a rebuild needs them",
+                f"card: {place}, from which the entries were made, {why or 'is another one'}: the card takes the entries as given, and a "
+                "rebuild needs them",
                 file=sys.stderr,
             )
             return []
         found.append(stage)
     return found
+
+
+def _source_at(place: str, job: str) -> tuple[FinishedStage | None, str]:
+    """The stage in a place, or why there is none."""
+    own = place if job == "wordnet" else storage.join(place, "blocks")
+    if not all(storage.exists(storage.join(url, STAGE_FILE)) for url in (place, own)):
+        return None, "is not there" if own == place else "is not there with its blocks"
+    try:
+        return open_stage(place, job), ""
+    except JobError:
+        return None, "is not finished"
 
 
 def record_of(stage: FinishedStage, name: str, *, given: bool = False) -> StageRecord:

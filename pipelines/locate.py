@@ -16,7 +16,7 @@ from pipelines.datacard import CORPUS, FILE, Card, Input, StageRecord
 from pipelines.errors import JobError, did_you_mean
 from pipelines.origins import literal, sha256_of
 from pipelines.progress import size_text
-from pipelines.stage import MANIFEST, STAGE_FILE
+from pipelines.stage import STAGE_FILE, open_stage
 from pipelines.wordnet import open_archive
 
 #: Files that are read at a time.
@@ -125,10 +125,10 @@ def _given(record: StageRecord, places: Sequence[str]) -> str:
     if record.job != "entries":
         return ""
     for folder in _folders([place for place in places if is_listed(place)]):
-        if storage.exists(storage.join(folder, STAGE_FILE)) and storage.exists(storage.join(folder, MANIFEST)):
-            manifest = storage.read_json(storage.join(folder, MANIFEST))
-            if isinstance(manifest, dict) and (manifest.get("stage"), manifest.get("id")) == (record.job, record.id):
-                return folder
+        if storage.exists(storage.join(folder, STAGE_FILE)):
+            with contextlib.suppress(JobError):  # of another kind, or not finished
+                if open_stage(folder, record.job).id == record.id:
+                    return folder
     return ""
 
 

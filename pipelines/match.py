@@ -20,6 +20,7 @@ from metadata.tally import Tally, chain
 from metadata.text import TEXT_VERSION
 from pipelines import storage
 from pipelines.automata import automata, budget_line
+from pipelines.cache import local_copy
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.inputs import InputConfig, input_units, open_pairs
@@ -58,7 +59,7 @@ def identifier(model: str | None) -> LanguageIdentifier:
         if not storage.exists(model):
             raise JobError(f"--lid-model {model}: no such file")
         (file,) = storage.expand((model,))
-        return load_lid(str(storage.cached_copy(model, f"lid-{unit_name(model + file.etag)}")))
+        return load_lid(str(local_copy(model, f"lid-{unit_name(model + file.etag)}")))
     except (OSError, ValueError) as error:
         raise JobError(f"--lid-model {model}: {error}") from error
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from balancing.overlap import LanguageOverlap, Overlap, total
 from balancing.siblings import range_of
@@ -18,8 +17,8 @@ from pipelines.spill import Spill
 from pipelines.stage import FinishedStage, open_stage, read_part
 
 FORMAT_VERSION = 1
-#: Pairs of both sets that are compared at a time, about 300 MB; and into how many runs they are cut at most.
-_RUN_PAIRS = 4_000_000
+#: Pairs of both sets that are compared at a time, in 350 MB; and into how many runs they are cut at most.
+_RUN_PAIRS = 1_000_000
 _MOST_RUNS = 256
 _COLUMNS = ("image_key", "pair_key", "lang", "entries")
 
@@ -60,7 +59,8 @@ def compare_sets(before_url: str, after_url: str, *, languages: frozenset[str], 
     """Compare two curated sets. ``languages``: all if empty; ``entries``: stages with the lists that the sets were matched with, one for
     both or one each; ``show``: how many entries of each language are named.
 
-    Cuts both sets into runs by image key on the local disk, about 50 bytes a pair (TMPDIR says where).
+    Cuts both sets into runs by image key on the local disk, about 50 bytes a pair (TMPDIR says where). Memory: a run, of
+    :data:`_RUN_PAIRS` pairs up to 256 million in both, and 8 bytes per entry id.
 
     Raises:
         JobError: a stage is not finished, a part is damaged, or the lists are not those of the sets.
@@ -72,7 +72,7 @@ def compare_sets(before_url: str, after_url: str, *, languages: frozenset[str], 
     with Spill.opened(runs) as one, Spill.opened(runs) as other:
         for spill, stage in ((one, before), (other, after)):
             for part in stage.parts:
-                table = _as_spilt(read_part(stage.part_url(part["name"]), columns=_COLUMNS), languages)
+                table = read_part(stage.part_url(part["name"]), columns=_COLUMNS).select(_COLUMNS).cast(_SPILT)
                 spill.add(range_of(table["image_key"].to_numpy(), runs), table)
         for a, b in zip(one.read(), other.read(), strict=True):
             try:
@@ -82,8 +82,8 @@ def compare_sets(before_url: str, after_url: str, *, languages: frozenset[str], 
     absent = sorted(languages - overlap.languages.keys())
     if absent:
         raise JobError(f"--languages {', '.join(absent)}: neither {before_url} nor {after_url} has a pair of it")
-    found = {lang: overlap.languages[lang] for lang in sorted(overlap.languages)}
-    went, came = changes(overlap, lists[:1], lists[-1:], show) if lists else ({}, {})
+    found = {lang: overlap.languages[lang] for lang in sorted(languages or overlap.languages)}
+    went, came = changes(overlap, lists[:1], lists[-1:], found, show) if lists else ({}, {})
     return Comparison(before=before, after=after, languages=found, went=went, came=came)
 
 
@@ -92,20 +92,15 @@ _SPILT = pa.schema(
 )
 
 
-def _as_spilt(table: pa.Table, languages: frozenset[str]) -> pa.Table:
-    table = table.select(_COLUMNS).cast(_SPILT)
-    return table.filter(pc.is_in(table["lang"], value_set=pa.array(sorted(languages), pa.string()))) if languages else table
-
-
 def changes(
-    overlap: Overlap, before: Sequence[FinishedStage], after: Sequence[FinishedStage], show: int
+    overlap: Overlap, before: Sequence[FinishedStage], after: Sequence[FinishedStage], languages: Collection[str], show: int
 ) -> tuple[dict[str, list[EntryChange]], dict[str, list[EntryChange]]]:
-    """The entries of each language with most pairs that went, and that came. Holds one list at a time."""
+    """The entries of each of the languages with most pairs that went, and that came. Holds one list at a time."""
     out: list[dict[str, list[EntryChange]]] = []
     for recount, (stage,) in ((overlap.went, before), (overlap.came, after)):
         there = {part["name"] for part in stage.parts}
         found: dict[str, list[EntryChange]] = {}
-        for lang in sorted(recount.pairs):
+        for lang in sorted(recount.pairs.keys() & {*languages}):
             if f"{lang}.parquet" not in there:
                 raise JobError(f"{stage.url} has no list for {lang}, of which there are pairs: --entries names the lists of the sets")
             names = read_part(stage.part_url(f"{lang}.parquet"), columns=["entry"])["entry"]

@@ -56,14 +56,21 @@ def passes(error: BaseException) -> bool:
     return False
 
 
-def patiently(call: Callable[[], T], what: str, patience: Patience | None = None) -> T:
+def is_busy(error: BaseException) -> bool:
+    """Whether a server answered, and asked for patience: not where there is none, or where it knows who may not read."""
+    return status_of(error) in PASSING - {403}
+
+
+def patiently(
+    call: Callable[[], T], what: str, patience: Patience | None = None, *, passing: Callable[[BaseException], bool] = passes
+) -> T:
     """The result of a call that is tried again while it fails with an error that passes; the last error, if it does not pass in time."""
     patience = patience or PATIENCE
     for n in range(patience.tries):
         try:
             return call()
         except Exception as error:
-            if n + 1 == patience.tries or not passes(error):
+            if n + 1 == patience.tries or not passing(error):
                 raise
             pause = min(patience.longest_s, patience.first_s * 2**n) * (1 + os.getpid() % 97 / 194)
             if n >= 2:

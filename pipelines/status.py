@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from metadata.tally import Tally, add_counters
 from pipelines import storage
+from pipelines.books import account, damaged_files
 from pipelines.errors import JobError
 from pipelines.options import option
 from pipelines.run import OUTPUTS
@@ -59,9 +59,8 @@ def status_of(url: str) -> Status:
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         footers = list(pool.map(footer, [stage.part_name(unit) for unit in units]))
     done = [(unit, f) for unit, f in zip(units, footers, strict=True) if f and f.unit == unit.name and f.fingerprint == stage.fingerprint]
-    counters: dict[str, Any] = Tally().counters() | {"files": 0}
-    for _, found in done:
-        counters = add_counters(counters, found.counters)
+    books = [(unit.file, found.counters) for unit, found in done]
+    counters = account(books)
     times = sorted(time for unit, _ in done if (time := there[stage.part_name(unit)]))
     finished = SUCCESS in there
     return Status(
@@ -71,13 +70,13 @@ def status_of(url: str) -> Status:
         done=len(done),
         counters=counters,
         written=(times[0], times[-1]) if times else None,
-        refusal="" if finished else _refusal(stage, counters),
+        refusal="" if finished else _refusal(stage, counters, damaged_files(books)),
     )
 
 
-def _refusal(stage: Stage, counters: dict[str, Any]) -> str:
+def _refusal(stage: Stage, counters: dict[str, Any], damaged: Sequence[str]) -> str:
     try:
-        stage.limits.check(counters, stage.url)
+        stage.limits.check(counters, stage.url, damaged)
     except JobError as error:
         return str(error)
     return ""

@@ -11,7 +11,6 @@ import os
 import pathlib
 import posixpath
 import re
-import shutil
 import sys
 import tempfile
 import uuid
@@ -27,6 +26,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.errors import JobError, message_of
+from pipelines.patience import is_busy, patiently
 
 _GLOB = frozenset("*?[")
 #: Packages that fsspec asks for, by the extra of this one that brings them.
@@ -182,9 +182,56 @@ def open_read(url: str) -> BinaryIO:
     fs, path = _file_system(url)
     try:
         with _answering(url):
-            return cast(BinaryIO, fs.open(path, "rb"))
+            if isinstance(fs, LocalFileSystem):
+                return cast(BinaryIO, fs.open(path, "rb"))
+            return cast(BinaryIO, io.BufferedReader(_PersistentReader(fs, path, url), buffer_size=1 << 16))
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise JobError(f"{url}: cannot be read ({type(error).__name__})") from error
+
+
+class _PersistentReader(io.RawIOBase):
+    """A remote file that is opened again, at the same place, where its connection breaks."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str, url: str) -> None:
+        self._fs, self._path, self._url = fs, path, url
+        # What does not answer at all when it is first asked is a wrong address rather than a bad hour.
+        self._file: Any = patiently(self._open, url, passing=is_busy)
+        self._at = 0
+
+    def _open(self) -> Any:
+        return self._fs.open(self._path, "rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: 0}[whence]
+        self._at = self._file.seek(0, os.SEEK_END) + offset if whence == os.SEEK_END else start + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = patiently(lambda: self._read(len(buffer)), self._url)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._file.seek(self._at)
+            return bytes(self._file.read(size))
+        except Exception:
+            self._file = None
+            raise
+
+    def close(self) -> None:
+        if not self.closed and self._file is not None:
+            self._file.close()
+        super().close()
 
 
 def read_bytes(url: str) -> bytes:
@@ -226,7 +273,7 @@ def writing(url: str) -> Iterator[pathlib.Path]:
             if local:
                 os.replace(temporary, path)
             else:
-                fs.put_file(str(temporary), path)
+                patiently(lambda: fs.put_file(str(temporary), path), url)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -266,23 +313,6 @@ def remove_temporary(directory: str) -> None:
     if is_local(directory):
         for path in pathlib.Path(local_path(directory)).rglob(f"{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
-
-
-def cached_copy(url: str, name: str) -> pathlib.Path:
-    """A local copy of a big read-only file, fetched once per machine; a local file is used where it is.
-
-    ``name`` identifies the content (it holds a checksum), so a copy never goes stale. The cache is WORLDCLIP_CACHE or ~/.cache/worldclip.
-    """
-    if is_local(url):
-        return pathlib.Path(local_path(url))
-    root = pathlib.Path(os.environ.get("WORLDCLIP_CACHE") or pathlib.Path.home() / ".cache" / "worldclip")
-    target = root / name
-    if not target.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        # Several processes of a machine may want it at once: each renames a whole copy, the last one wins with equal bytes.
-        with open_read(url) as source, writing(str(target)) as temporary, open(temporary, "wb") as out:
-            shutil.copyfileobj(source, out, 1 << 20)
-    return target
 
 
 class HashingReader(io.RawIOBase):

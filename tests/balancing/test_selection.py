@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from balancing.counts import list_arrays, rows_by_language
+from balancing.expectation import SCALE, expected_of_part, inverse_counts
 from balancing.pairs import MATCHED_SCHEMA, SIBLINGS_SCHEMA, image_keys, pair_keys
-from balancing.sampling import CHOOSE, KEEP, uniform
+from balancing.sampling import CHOOSE, KEEP, entry_probabilities, kept, uniform
 from balancing.selection import chosen_rows, row_probabilities, select_rows
 from balancing.siblings import RECORD, siblings_table, verdicts_by_part
 from metadata.tally import Tally
+from tests.pipelines.pools import PoolShape, draw_part
 
 LANGUAGES = ["de", "en", "zh"]
 PROBABILITY = {
@@ -202,3 +208,122 @@ def test_an_empty_part_and_no_language() -> None:
     rows, _ = select_rows(matched, siblings, probability={}, seed=0, tally=tally)
     assert rows.tolist() == []
     assert tally.dropped == {"language_not_selected": len(matched)}
+
+
+# -- a million pairs -----------------------------------------------------------------------------------------------------------------
+
+#: The 99.99 % point of chi-square with 10 degrees of freedom.
+_BEYOND_CHANCE = 35.6
+_MANY_T = (10, 100, 1_000)
+
+
+@dataclass(frozen=True)
+class Many:
+    """A million unique pairs, their siblings, how many texts each one's image has, and the smallest count of each one's entries."""
+
+    matched: pa.Table
+    siblings: pa.Table
+    texts: np.ndarray
+    counts: Mapping[str, np.ndarray]
+    rarest: np.ndarray
+
+    def probability(self, t: float) -> dict[str, np.ndarray]:
+        return {lang: entry_probabilities(counts, t) for lang, counts in self.counts.items()}
+
+    def selected(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        return select_rows(self.matched, self.siblings, probability=self.probability(t), seed=5, tally=Tally())
+
+
+@pytest.fixture(scope="module")
+def many() -> Many:
+    shape = PoolShape(pairs=1_000_000, entries=50_000, texts=4, seed=1)
+    matched = draw_part(np.random.default_rng(shape.seed), shape, shape.pairs)
+    record = np.zeros(len(matched), dtype=RECORD)
+    record["image_key"], record["pair_key"] = matched["image_key"].to_numpy(), matched["pair_key"].to_numpy()
+    record["lang"], record["row"] = matched["lang"].combine_chunks().indices.to_numpy(), np.arange(len(matched))
+    siblings = siblings_table(len(matched), [verdicts_by_part(record)[0]], sorted(shape.languages))
+    _, image, texts = np.unique(matched["image_key"].to_numpy(), return_inverse=True, return_counts=True)
+    entries, offsets = list_arrays(matched["entries"])
+    counts, rarest = {}, np.zeros(len(matched), dtype=np.int64)
+    for lang, first, end in rows_by_language(matched):
+        ids = entries[offsets[first] : offsets[end]]
+        counts[lang] = np.bincount(ids, minlength=shape.entries)
+        rarest[first:end] = np.minimum.reduceat(counts[lang][ids], offsets[first:end] - offsets[first])
+    return Many(matched, siblings, texts[image], counts, rarest)
+
+
+def chi_square(stays: np.ndarray, odds: np.ndarray, rarest: np.ndarray) -> float:
+    """How far the number kept is from the sum of probabilities, in tenths of the pairs by the count of their rarest entry."""
+    total = 0.0
+    for tenth in np.array_split(np.argsort(rarest, kind="stable"), 10):
+        variance = float((odds[tenth] * (1 - odds[tenth])).sum())
+        off = float(stays[tenth].sum() - odds[tenth].sum())
+        # Where all is certain, nothing may be off.
+        total += off**2 / variance if variance > 1e-6 else (0.0 if abs(off) < 1e-6 else math.inf)
+    return total
+
+
+@pytest.mark.parametrize("t", _MANY_T)
+def test_pairs_are_kept_as_often_as_their_probability_says(many: Many, t: int) -> None:
+    odds = row_probabilities(many.matched, many.probability(t))
+    keys = many.matched["pair_key"].to_numpy()
+    assert 0.02 < odds.mean() < 0.95
+    assert chi_square(kept(keys, odds, seed=5, epoch=0), odds, many.rarest) < _BEYOND_CHANCE
+    # The test sees a keep rate that is off by a hundredth of itself.
+    assert chi_square(kept(keys, odds * 0.99, seed=5, epoch=0), odds, many.rarest) > 2 * _BEYOND_CHANCE
+
+
+@pytest.mark.parametrize("t", _MANY_T)
+def test_so_are_the_chosen_texts_of_images_with_several(many: Many, t: int) -> None:
+    odds = row_probabilities(many.matched, many.probability(t))
+    rows, of_kept = many.selected(t)
+    stays = np.zeros(len(odds), dtype=bool)
+    stays[rows] = True
+    assert (odds[rows] == of_kept).all()
+    chosen = chosen_rows(many.matched, many.siblings, selected=frozenset(many.counts), seed=5, epoch=0)
+    for texts in (2, 3, 4, 5):
+        mine = chosen & (many.texts == texts)
+        assert mine.sum() > 20_000
+        assert np.count_nonzero(mine) * texts == np.count_nonzero(many.texts == texts)
+        assert chi_square(stays[mine], odds[mine], many.rarest[mine]) < _BEYOND_CHANCE
+
+
+def test_sets_of_rising_t_are_nested(many: Many) -> None:
+    sets = [set(many.selected(t)[0].tolist()) for t in (*_MANY_T, math.inf)]
+    assert [len(s) for s in sets] == sorted({len(s) for s in sets})
+    for small, large in pairwise(sets):
+        assert small < large
+    assert len(sets[-1]) == len(np.unique(many.matched["image_key"].to_numpy()))
+
+
+def test_a_pass_expects_what_is_drawn(many: Many) -> None:
+    """The sum over pairs of probability over number of texts, and the number that a draw keeps."""
+    ts = np.array(_MANY_T, dtype=float)
+    sums = expected_of_part(
+        many.matched,
+        many.texts,
+        np.ones(len(many.texts), dtype=bool),
+        t=dict.fromkeys(many.counts, ts),
+        inverse=lambda lang: inverse_counts(many.counts[lang]),
+    )
+    expected = sum(of[1:] for _, of in sums) / SCALE
+    for t, n in zip(_MANY_T, expected.tolist(), strict=True):
+        exact = (row_probabilities(many.matched, many.probability(t)) / many.texts).sum()
+        assert n == pytest.approx(exact, rel=1e-6)
+        assert abs(len(many.selected(t)[0]) - n) < 4 * math.sqrt(n)
+
+
+def test_the_trainer_draws_in_epoch_0_what_is_curated_offline(many: Many) -> None:
+    """Online: of an image's texts, in the order of language and pair key, the one at floor(u · texts), kept if its own u says so."""
+    probability = many.probability(100)
+    odds = row_probabilities(many.matched, probability)
+    image, pair = (many.matched[name].to_numpy() for name in ("image_key", "pair_key"))
+    # The table is sorted by language, then image, then pair: stable by image it is each image's texts in order.
+    order = np.argsort(image, kind="stable")
+    starts = np.flatnonzero(np.concatenate(([True], np.diff(image[order]) != 0)))
+    lengths = np.diff(np.append(starts, len(order)))
+    for epoch in (0, 3):
+        drawn = order[starts + np.floor(uniform(5, epoch, CHOOSE, image[order][starts]) * lengths).astype(np.int64)]
+        online = drawn[uniform(5, epoch, KEEP, pair[drawn]) < odds[drawn]]
+        offline, _ = select_rows(many.matched, many.siblings, probability=probability, seed=5, epoch=epoch, tally=Tally())
+        assert sorted(online.tolist()) == offline.tolist()

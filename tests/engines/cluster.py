@@ -163,10 +163,10 @@ class Cluster:
         return found
 
     def beam_arguments(self, parallelism: int = 2) -> list[str]:
-        """The options for a job to run here. The next step of a graph finds the workers of the one before, if it comes within 10 s."""
+        """The options for a job to run here. The next step of a graph finds the workers of the one before, if it comes within 3 s."""
         where = ["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{self.ports['job']}", f"--parallelism={parallelism}"]
         worker = ["--environment_type=PROCESS", f"--environment_option=process_command={self.boot}"]
-        return [*where, *worker, "--environment_cache_millis=10000"]
+        return [*where, *worker, "--environment_cache_millis=3000"]
 
     def end(self) -> None:
         for name in ("job_server", "job_manager"):

@@ -15,7 +15,7 @@ JOBS = ("ngrams", "match", "dedup", "count", "thresholds", "balance")
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path, pattern: str, copies: int) -> None:
-    target.mkdir()
+    target.mkdir(parents=True)
     for file in sorted(source.glob(pattern)):
         stem, dash, rest = file.name.partition("-")
         for i in range(copies):

@@ -1,4 +1,4 @@
-"""Something dies in the middle of a job on Flink: the job ends with the bytes of an undisturbed run, and what was done is not done again."""
+"""Something dies in the middle of a job on Flink: it ends with the bytes of an undisturbed run, and what was done is not done again."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from balancing.pairs import MATCHED_SCHEMA
+from balancing.pairs import MATCHED_SCHEMA, image_keys
 from metadata.entries import ENTRIES_SCHEMA
 from metadata.tally import Tally
 from pipelines import storage
@@ -53,15 +53,14 @@ def draw_texts(rng: np.random.Generator, shape: PoolShape, n: int) -> tuple[np.n
 
 def draw_part(rng: np.random.Generator, shape: PoolShape, n: int) -> pa.Table:
     """MATCHED_SCHEMA of ``n`` pairs whose images are in no other part."""
-    images = rng.integers(0, max(1, 2 * n // (1 + shape.texts)), n)
-    keys = rng.integers(0, 2**64, n, dtype=np.uint64)
-    image_key, pair_key = keys[images], rng.integers(0, 2**64, n, dtype=np.uint64)
+    names = pa.array(rng.integers(0, 2**62, max(1, 2 * n // (1 + shape.texts)))).cast(pa.string())
+    images = rng.integers(0, len(names), n)
+    image_key, pair_key = image_keys(names.to_pylist())[images], rng.integers(0, 2**64, n, dtype=np.uint64)
     chances = 1.0 / (1 + np.arange(len(shape.languages)))
     lang = np.searchsorted(np.cumsum(chances) / chances.sum(), rng.random(n), side="right").astype(np.int32)
     order = np.lexsort((pair_key, image_key, lang))
     entries, offsets = draw_texts(rng, shape, n)
-    image_key = image_key[order]
-    ids = pa.array(image_key).cast(pa.string())
+    image_key, ids = image_key[order], names.take(pa.array(images[order]))
     same = pa.array(np.zeros(n, dtype=np.int32))
 
     def constant(value: str) -> pa.Array:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import pipelines.locate
 import pipelines.ngrams
 import pipelines.rebuild
+from metadata.recipes import recipe
 from pipelines import storage
 from pipelines.datacard import card_schema, read_card, sealed
 from pipelines.errors import JobError
@@ -429,7 +431,7 @@ def test_other_rules_settings_and_models_are_told_before_anything_is_made(
         "the siblings of the card were made by version 9 of the rules 'stage'"
     )
     assert said(lambda x: x["stages"][1]["parameters"].update(lid_method="guess")).startswith(
-        "the texts of matched were identified by model "
+        "the texts of matched were identified by the model "
     )
     assert said(lambda x: x["stages"][1]["inputs"][0].update(name="../one/0.parquet")) == (
         "the card names an input '../one/0.parquet', which is no name below a directory: it was not written by worldclip"
@@ -437,7 +439,20 @@ def test_other_rules_settings_and_models_are_told_before_anything_is_made(
     assert said(lambda x: x["stages"][1]["inputs"][0].update(name="a::http://x")).startswith(
         "the card names an input 'a::http://x', which is"
     )
-    assert not (tmp_path / "W").exists()
+    assert said(lambda x: x["stages"][1]["parameters"].pop("lid_min_score")) == (
+        f"{tmp_path}/c.json: matched: its settings are not those of a stage (KeyError: 'lid_min_score')"
+    )
+    assert said(lambda x: x["stages"][1]["parameters"]["read"].update(blur=1)).startswith(
+        f"{tmp_path}/c.json: matched: this worldclip takes the setting read for "
+    )
+    assert said(lambda x: x["stages"][4]["parameters"].update(seed="x")) == (
+        f"{tmp_path}/c.json: curated: argument --seed: invalid int value: 'x'"
+    )
+    other = {"recipe": {**asdict(recipe("metaclip2")), "numbers": 7}, "lists": None}
+    assert said(lambda x: (x["stages"][0]["parameters"].update(other), x["stages"][0]["parameters"].pop("lists"))) == (
+        f"the recipe metaclip2 of the card is another one than that of this worldclip, {version}"
+    )
+    assert not [name for name in contents(tmp_path) if name.endswith(".parquet")]
     capsys.readouterr()
     card = write_card(tmp_path / "c.json", body, lambda x: x["libraries"].update(pyarrow="1.0", unheard="2"))
     rebuild(card, tmp_path / "W", f"{made}/in")

@@ -4,12 +4,14 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import storage
+from pipelines import patience, storage
 from pipelines.errors import JobError
 
 
@@ -246,27 +248,79 @@ def test_is_local() -> None:
     assert storage.local_path("file:///a/b") == "/a/b"
 
 
-def test_a_remote_file_is_copied_once_and_a_local_one_is_used_where_it_is(
-    place: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("WORLDCLIP_CACHE", str(cache / "deep"))
-    url = storage.join(place, "big")
-    storage.write_bytes(url, b"content")
-    path = storage.cached_copy(url, "big-123")
-    assert path.read_bytes() == b"content"
-    assert path == (Path(url) if storage.is_local(url) else cache / "deep" / "big-123")
-    if not storage.is_local(url):
-        storage.remove(url)
-        assert storage.cached_copy(url, "big-123").read_bytes() == b"content"
-        assert [p.name for p in (cache / "deep").iterdir()] == ["big-123"]
+class Refused(Exception):
+    """As aiohttp and gcsfs say it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
 
 
-def test_a_failed_copy_leaves_nothing_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLDCLIP_CACHE", str(tmp_path))
-    with pytest.raises(JobError, match="cannot be read"):
-        storage.cached_copy("memory://bucket/absent", "x")
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An object store that is busy at first, and breaks every second connection in the middle of a file; what it was asked."""
+    asked: list[str] = []
+    really_open, really_put = MemoryFileSystem._open, MemoryFileSystem.put_file
+
+    def open_(self: MemoryFileSystem, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if mode != "rb":
+            return really_open(self, path, mode, **kwargs)
+        asked.append("open")
+        if asked.count("open") <= 2:
+            raise Refused(503)
+        file = really_open(self, path, mode, **kwargs)
+        breaks = asked.count("open") % 2
+
+        class Connection:
+            def seek(self, *place: int) -> int:
+                return int(file.seek(*place))
+
+            def read(self, size: int) -> bytes:
+                if breaks and file.tell() > 100_000:
+                    raise ConnectionResetError("reset by peer")
+                return bytes(file.read(min(size, 60_000)))
+
+            def close(self) -> None:
+                pass
+
+        return Connection()
+
+    def put(self: MemoryFileSystem, source: str, target: str, **kwargs: Any) -> None:
+        asked.append("put")
+        if asked.count("put") <= 2:
+            raise Refused(429)
+        really_put(self, source, target, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", open_)
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put)
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(sleep=lambda _: None))
+    return asked
+
+
+def test_a_store_that_refuses_for_a_while_is_asked_again(flaky: list[str]) -> None:
+    data = bytes(range(256)) * 2_000
+    storage.write_bytes("memory://flaky/x", data)
+    assert flaky == ["put"] * 3
+    assert storage.read_bytes("memory://flaky/x") == data
+    assert flaky.count("open") == 4
+    with storage.open_read("memory://flaky/x") as file:
+        assert file.seek(-6, 2) == len(data) - 6
+        assert file.read() == data[-6:]
+        assert file.seek(150_000) == 150_000
+        assert file.read(300) == data[150_000:150_300]
+    with storage.open_hashing("memory://flaky/x") as (hashed, reader):
+        assert hashed.read(10) == data[:10]
+        assert reader.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_an_address_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ConnectionRefusedError("refused")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", refuse)
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(sleep=lambda _: pytest.fail("slept")))
+    with pytest.raises(JobError, match="memory://flaky/y: no answer"):
+        storage.open_read("memory://flaky/y")
 
 
 @given(data=st.binary(max_size=5_000), cuts=st.lists(st.integers(0, 2_000), max_size=5))
