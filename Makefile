@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test lint bench toy clean
+.PHONY: demo test test-flink lint bench toy clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -18,6 +18,9 @@ demo: $(READY)  ## the whole chain on a small generated world, offline: build/de
 
 test: $(READY) lint  ## all tests that need neither Java nor a GPU
 	$(BIN)/python -m pytest
+
+test-flink: $(READY)  ## every job on a real Flink cluster of this machine: needs java and mvn
+	WORLDCLIP_TEST_FLINK=1 $(BIN)/python -m pytest tests/engines
 
 lint: $(READY)  ## style, types and import rules
 	$(BIN)/ruff check .

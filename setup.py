@@ -37,6 +37,7 @@ DEV = [
     "ruff==0.17.6",
     "mypy==2.4.1",
     "import-linter>=2.17,<3",
+    "jsonschema>=4.25,<5",
     "psutil>=7",
     "selectolax>=1,<2",
     "warcio>=1.7,<2",

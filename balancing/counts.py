@@ -39,8 +39,8 @@ def list_arrays(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndar
 def count_part(matched: pa.Table, keep: np.ndarray, reasons: np.ndarray | None = None) -> Iterator[tuple[tuple[str, int], Block]]:
     """Counts of the living rows of one matched part, as ((lang, block number), block).
 
-    ``reasons``: per row the number of why it is left out, 0 where it is not (balancing.left_out). Under block −1 stands how many living rows
-    have each number, so under id 0 how many are counted.
+    ``reasons``: per row the number of why it is left out, 0 where it is not (balancing.left_out). Under block −1 stands how many living
+    rows have each number, so under id 0 how many are counted.
 
     Raises:
         ValueError: an entry id is negative.

@@ -173,9 +173,7 @@ def match_pairs(
         tally.read += len(group)
         group = drop_repeated(group, tally=tally)
         matched.append(
-            match_group(
-                group, identify=identify, open_matcher=open_matcher, languages=languages, tally=tally, opening_order=opening_order
-            )
+            match_group(group, identify=identify, open_matcher=open_matcher, languages=languages, tally=tally, opening_order=opening_order)
         )
     table = in_stored_order(matched, tally=tally)
     tally.emitted += len(table)

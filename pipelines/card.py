@@ -39,7 +39,7 @@ from pipelines.pool import MatchedPool, check_siblings, open_pool
 from pipelines.progress import size_text
 from pipelines.run import OUTPUTS
 from pipelines.spill import Spill
-from pipelines.stage import STAGE_FILE, FinishedStage, open_stage, read_footer, read_part
+from pipelines.stage import MANIFEST, STAGE_FILE, FinishedStage, digest, open_stage, read_footer, read_part
 from pipelines.thresholds import read_thresholds
 from pipelines.verify import checksums_of
 
@@ -101,11 +101,6 @@ class Chain:
     pool: MatchedPool
     entries: FinishedStage
     sources: Sequence[FinishedStage]
-
-    @property
-    def languages(self) -> dict[str, str]:
-        """t of the languages that take part, as the set's parameters write it."""
-        return dict(self.curated.parameters["thresholds"]["t"])
 
 
 def open_chain(config: CardConfig) -> Chain:
@@ -173,8 +168,14 @@ def _source_at(place: str, job: str) -> tuple[FinishedStage | None, str]:
 
 
 def record_of(stage: FinishedStage, name: str, *, given: bool = False) -> StageRecord:
-    """The record of a stage, with its inputs unless it is given itself."""
+    """The record of a stage, with its inputs unless it is given itself.
+
+    Raises:
+        JobError: its manifest was changed.
+    """
     manifest = stage.manifest
+    if digest({key: value for key, value in manifest.items() if key != "id"}) != stage.id:
+        raise JobError(f"{stage.url}/{MANIFEST} is not as it was written: worldclip verify {stage.url} says more")
     inputs = () if given else inputs_of(stage)
     unknown = [x.name for x in inputs if not x.is_known]
     if unknown:

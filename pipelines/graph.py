@@ -7,7 +7,9 @@ reads from top to bottom, whatever the number of inputs and languages: those are
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import shlex
 import sys
 import threading
@@ -160,19 +162,43 @@ def run(build: Callable[[beam.Pipeline], Any], stages: Sequence[Stage], *, beam_
     """Build a graph that makes the stages, run it and wait for its end.
 
     Raises:
-        JobError: what a worker refused, as it said it.
+        JobError: what a worker refused, as it said it; the engine failed; another process makes the same stage.
     """
     options = pipeline_options(beam_args, workers)
     pipeline = beam.Pipeline(_runner(options), options=options)
     build(pipeline)
     try:
-        with _quiet(), _progress(stages):
+        with _quiet(), _alone(stages[-1].url), _progress(stages):
             pipeline.run().wait_until_finish()
     except Exception as error:
         message = message_of(error) or failure_of_engine(error)
         if message is None:
             raise
         raise JobError(message) from error
+
+
+@contextlib.contextmanager
+def _alone(url: str) -> Iterator[None]:
+    """The right to make a stage, where it lies on a disk: whoever finishes it clears away what others have half written.
+
+    Raises:
+        JobError: another process has it.
+    """
+    if not storage.is_local(url):
+        yield
+        return
+    directory = os.open(storage.local_path(url), os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(directory)
+        raise JobError(f"another process is at work on {url}: wait for it, or choose another --output") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(directory)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,15 @@ class Located:
     given: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where to look for the inputs of a stage: for its files by name in ``folders``, those of its own if it has any; for what is told by
+    its checksum in ``more`` as well, all the others."""
+
+    folders: Sequence[str]
+    more: Sequence[str]
+
+
 def locate(card: Card, items: Sequence[str]) -> dict[str, Located]:
     """Where the inputs of each stage lie, by the name of the stage. ``items``: PLACE, or STAGE=PLACE for one stage.
 
@@ -48,36 +57,51 @@ def locate(card: Card, items: Sequence[str]) -> dict[str, Located]:
     places = _by_stage(card, items)
     out = {}
     for record in card.stages:
-        given = _given(record, places[record.name])
+        given = _given(record, places[record.name].folders)
         if given:
             out[record.name] = Located(given=given)
         elif record.given:
             raise JobError(
-                f"the card takes the {record.name} as they are (id {record.id}), and they are nowhere in {_said(places[record.name])}: "
-                f"--inputs {record.name}=DIR says where their stage lies"
+                f"the card takes the {record.name} as they are (id {record.id}), and they are nowhere in "
+                f"{_said(places[record.name].folders)}: --inputs {record.name}=DIR says where their stage lies"
             )
     skipped = {job for record in card.stages if record.name in out for job in record.upstream}
     for record in card.stages:
         if record.name not in out and record.job not in skipped and record.inputs:
-            root = _root_of(record, places[record.name])
-            out[record.name] = Located(root=root, found=_search(record, places[record.name]))
+            root = _root_of(record, places[record.name].folders)
+            found = _search(record, [*places[record.name].folders, *places[record.name].more])
+            out[record.name] = Located(root=root, found=found)
     return out
 
 
-def _by_stage(card: Card, items: Sequence[str]) -> dict[str, list[str]]:
-    """The places to look for the inputs of each stage: its own, else those that are said for all."""
+def _by_stage(card: Card, items: Sequence[str]) -> dict[str, Places]:
+    """The places to look for the inputs of each stage: its own, and those that are said for all."""
     names = [record.name for record in card.stages]
     groups = {name.partition("-")[0] for name in names}
-    own: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {"": []}
     for item in items:
         name, equals, place = item.partition("=")
         if equals and (name in names or name in groups):
-            own.setdefault(name, []).append(place)
+            said.setdefault(name, []).append(place)
         elif equals and name.isidentifier() and not storage.exists(item):
             raise JobError(f"--inputs {item}: the card has no stage {name}{did_you_mean(name, names)} (it has {', '.join(names)})")
         else:
-            own.setdefault("", []).append(item)
-    return {name: own.get(name) or own.get(name.partition("-")[0]) or own.get("", []) for name in names}
+            said[""].append(item)
+    out = {}
+    for name in names:
+        own = said.get(name) or said.get(name.partition("-")[0]) or []
+        folders = [place for place in own if not _is_file(place)] or said[""]
+        out[name] = Places(folders=folders, more=[place for place in (*own, *said[""]) if place not in folders])
+    return out
+
+
+def _is_file(place: str) -> bool:
+    if not is_listed(place):
+        return False
+    with contextlib.suppress(JobError):
+        found = storage.expand((literal(place.rstrip("/")),))
+        return len(found) == 1 and found[0].url.endswith("/" + posixpath.basename(place.rstrip("/")))
+    return False
 
 
 def _said(places: Sequence[str]) -> str:
@@ -136,7 +160,7 @@ def _given(record: StageRecord, places: Sequence[str]) -> str:
 
 
 def names_of(record: StageRecord) -> list[str]:
-    """The names of the files that a stage reads, and of those that stand for its corpora."""
+    """The names of the files that a stage reads, corpora and what is told by its checksum left out."""
     return [x.name for x in record.inputs if x.kind == FILE]
 
 

@@ -3,6 +3,7 @@ with a small sum, and a stage of its own, so that a search that was interrupted 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,8 +81,10 @@ class Passes:
         named = Stage(url="", kind="expectation", parameters={"t": {k: list(v) for k, v in t.items()}, "parts": which}, upstream=upstream)
         stage = replace(named, url=storage.join(self.directory, named.fingerprint[:16]))
         if stage.begin([Unit(name="all", path="all")]):
+            looked_at = f"{max(map(len, t.values()), default=0)} thresholds a language"
+            print(f"thresholds: a pass over {len(places):,} matched parts, {looked_at}", file=sys.stderr, flush=True)
             work = partial(build, stage=stage, counted=counted, places=places)
-            run(work, [], beam_args=self.beam_args, workers=self.workers)
+            run(work, [stage], beam_args=self.beam_args, workers=self.workers)
         rows = read_part(stage.part_url(stage.units()[0])).to_pylist()
         kept = {row["lang"]: dict(zip(t[row["lang"]], (n / SCALE for n in row["kept"]), strict=True)) for row in rows}
         return Expected(pairs={row["lang"]: row["pairs"] for row in rows}, kept=kept)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from metadata.tally import add_counters
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.stage import FinishedStage, Unit, digest, open_stage, read_part
+from pipelines.stage import SUCCESS, FinishedStage, Unit, digest, open_stage, read_part
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,14 @@ def read_with_siblings(
     Raises:
         JobError: one of them is absent or damaged, or they have different numbers of rows.
     """
-    matched = read_part(unit.url, columns=columns)
     url = storage.join(siblings_url, unit.path)
-    siblings = read_part(url, columns=siblings_columns)
+    try:
+        matched, siblings = read_part(unit.url, columns=columns), read_part(url, columns=siblings_columns)
+    except JobError:
+        gone = [part for part in (unit.url, url) if not storage.exists(part)]
+        if gone:
+            raise JobError(f"{gone[0]} is gone, though its stage is finished: delete its {SUCCESS} and run its job again") from None
+        raise
     if len(siblings) != len(matched):
         raise JobError(f"{url} has {len(siblings)} rows, the matched part {unit.url} {len(matched)}: run dedup again")
     return matched, siblings

@@ -80,11 +80,11 @@ _KNOWN = {
 }
 
 
-def check_code(card: Card) -> None:
-    """Raises JobError where this worldclip cannot give the card's bytes: other rules, or settings that it does not know."""
+def check_code(card: Card, todo: Sequence[StageRecord]) -> None:
+    """Raises JobError where this worldclip cannot give the bytes of a stage: other rules, or settings that it does not know."""
     here = library_versions()["worldclip"]
     remedy = f"The card was made with worldclip {card.libraries.get('worldclip', 'of an unknown version')}, this is {here}"
-    for record in card.stages:
+    for record in todo:
         strange = sorted(record.parameters.keys() - _KNOWN[record.job])
         if strange:
             raise JobError(f"this worldclip does not know the setting {strange[0]} of the card's {record.name}. {remedy}")
@@ -284,9 +284,11 @@ def commands(plan: Plan, common: Sequence[str], *, where: str) -> list[tuple[Sta
             raise JobError(f"{place}: its settings are not those of a stage ({type(error).__name__}: {error})") from error
         config, _ = read_command(record.job, argv, where=place)
         if isinstance(config, InputConfig):
-            for key, value in config.parameters().items():
-                if value != record.parameters.get(key):
-                    raise JobError(f"{place}: this worldclip takes the setting {key} for {value!r}, not {record.parameters.get(key)!r}")
+            taken = config.parameters()
+            for key in sorted({*taken, "filters"}):
+                ours, theirs = taken.get(key), record.parameters.get(key)
+                if ours != theirs:
+                    raise JobError(f"{place}: this worldclip takes the setting {key} for {ours!r}, not {theirs!r}")
         out.append((record, argv))
     return out
 
@@ -375,9 +377,9 @@ def rebuild(config: RunConfig, beam_args: Sequence[str]) -> None:
         JobError: it cannot be made, or is not the same; says where it first differs.
     """
     card = read_card(config.from_card)
-    check_code(card)
     warn_of_libraries(card)
     plan = Plan(card=card, located=locate(card, config.inputs), work=config.work)
+    check_code(card, plan.todo())
     check_models(card, plan.located)
     faults = [f"{url}: {fault}" for url in {x.given for x in plan.located.values() if x.given} for fault in check_stage(url).faults]
     faults += check_inputs(card, plan.located, sizes_only=config.trust_inputs)

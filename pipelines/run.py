@@ -13,7 +13,16 @@ from pipelines.errors import JobError, did_you_mean
 from pipelines.jobs import config_class, read_command, read_options, run_job
 from pipelines.options import JobConfig, argv_of_table, option, option_names, positive
 
-ABOUT = """Run the chain from one TOML file.
+ABOUT = """Run the chain from one TOML file, or rebuild a published set from its card.
+
+--from-card makes the set of a card (worldclip card) again, and says that it is the same, byte for byte, or where it first differs. The card
+names the inputs; --inputs says where they lie, in a directory or in folders directly in it. Their checksums are compared before anything is
+made. The inputs of one stage may lie elsewhere: STAGE=DIR, with the name that the card gives the stage; entries=DIR takes finished entries
+as they are.
+
+    worldclip run --from-card datacard.json --inputs /data --work W
+
+Otherwise --config names the file of the chain.
 
 The file has a key work, the directory for everything, and a table per job, whose keys are the job's options as worldclip <job> --help
 lists them. A table without keys takes the defaults; a job without a table is left out, so that a chain may be the metadata alone. What a

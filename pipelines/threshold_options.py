@@ -34,7 +34,8 @@ class ThresholdOptions:
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.t_en, self.p, self.t_all)) > 1:
             raise ValueError("give only one of --t-en, --p and --t")
-        if self.t_en is not None and "en" in self.t_of:
+        own = self.t_of
+        if self.t_en is not None and "en" in own:
             raise ValueError("--t-en and --t en=: give t for English once")
         if bool(self.matched) != bool(self.siblings):
             raise ValueError("give --matched and --siblings together, or neither")

@@ -57,12 +57,12 @@ class ThresholdsConfig(ThresholdOptions, JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.shares and self.target_pairs is None:
+            raise ValueError("--language-share needs --target-pairs, of which it is a share")
         if self.target_pairs is not None and (self.t_en or self.p is not None or self.t_all):
             raise ValueError("give only one of --t-en, --p, --t and --target-pairs")
         if self.target_pairs is not None and not self.matched:
             raise ValueError("--target-pairs needs --matched and --siblings: counts do not say which entries stand in one text")
-        if self.shares and self.target_pairs is None:
-            raise ValueError("--language-share needs --target-pairs, of which it is a share")
 
     @property
     def shares(self) -> dict[str, float]:

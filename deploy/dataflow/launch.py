@@ -1,4 +1,4 @@
-"""What a Flex template starts: one job, from the template's parameters. ``options`` is the job's command line; the rest is Dataflow's own."""
+"""What a Flex template starts: one job, of the template's parameters. ``options`` is its command line, the rest is Dataflow's own."""
 
 from __future__ import annotations
 

@@ -89,5 +89,7 @@ def test_an_input_that_is_trusted_and_changed_is_named_by_the_stage_that_read_it
     said = capsys.readouterr().err.splitlines()[-1]
     # The damaged end of the file takes no pair with it: the same pairs, in other bytes.
     fingerprint = json.loads(card.read_text())["set"]["fingerprint"]
-    assert said.startswith(f"worldclip run: {tmp_path}/W/curated has the pairs of the card (fingerprint {fingerprint}), but not its bytes: ")
+    assert said.startswith(
+        f"worldclip run: {tmp_path}/W/curated has the pairs of the card (fingerprint {fingerprint}), but not its bytes: "
+    )
     assert said.endswith(f"It was there before: delete {tmp_path}/W/matched, or choose another --work")

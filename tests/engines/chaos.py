@@ -24,7 +24,7 @@ from tests.world.generate import generate
 
 JOBS = ("ngrams", "match", "dedup", "balance")
 #: Seconds from the start of a command: the start of the job, its middle, its end and the time after it.
-LATEST_S = 12.0
+LATEST_S = 8.0
 
 
 def main() -> int:

@@ -57,7 +57,7 @@ BY_ITSELF = ("TaskManager", "worker")
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """What became of a job: exit codes and words of its commands, whether something was killed, how many parts were there at that moment
+    """What became of a job: exit codes and words of its commands, whether something was killed before the end, how many parts were there at that moment
     and which of them were made again, and whether the result is that of an undisturbed run."""
 
     codes: tuple[int, ...]
@@ -93,8 +93,7 @@ def run_with_fault(
             while not attempt and command.process.poll() is None:
                 done = parts_of(out)
                 if when(done):
-                    done = parts_of(out)
-                    killed = FAULTS[fault](cluster, choose)
+                    killed = not (out / "_SUCCESS").exists() and FAULTS[fault](cluster, choose)
                     break
                 time.sleep(0.02)
             codes.append(command.process.wait(timeout=LIMIT_S))

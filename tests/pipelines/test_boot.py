@@ -72,7 +72,11 @@ def test_nothing_is_left_of_a_pool_that_ends(
 def test_a_pool_listens_on_this_machine_only(
     pool: tuple[subprocess.Popen[str], beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub],
 ) -> None:
-    listening = [c.laddr.ip.removeprefix("::ffff:") for c in psutil.Process(pool[0].pid).net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
+    listening = [
+        c.laddr.ip.removeprefix("::ffff:")
+        for c in psutil.Process(pool[0].pid).net_connections(kind="inet")
+        if c.status == psutil.CONN_LISTEN
+    ]
     assert listening == ["127.0.0.1"]
 
 

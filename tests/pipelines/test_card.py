@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import pipelines.locate
 import pipelines.ngrams
 import pipelines.rebuild
+from balancing.lid import embedded_model
 from metadata.recipes import recipe
 from pipelines import storage
 from pipelines.datacard import card_schema, read_card, sealed
@@ -274,6 +276,13 @@ def test_a_set_or_thresholds_that_were_changed_make_no_card(made: Path, tmp_path
     said = "the thresholds are not as they were written (their id is not that of their content): make them again"
     assert refusal(make_card, tmp_path / "W", tmp_path / "c.json") == said
     thresholds.write_text(json.dumps(body))
+    manifest = tmp_path / "W/matched/manifest.json"
+    content = manifest.read_text()
+    manifest.write_text(content.replace('"emitted": 60', '"emitted": 61'))
+    assert refusal(make_card, tmp_path / "W", tmp_path / "c.json") == (
+        f"{manifest} is not as it was written: worldclip verify {tmp_path}/W/matched says more"
+    )
+    manifest.write_text(content)
     part = sorted((tmp_path / "W/curated").glob("part-*"))[0]
     table = pq.read_table(part)
     pq.write_table(table, part)
@@ -354,6 +363,24 @@ def test_a_draw_of_json_lines(made: Path, tmp_path: Path) -> None:
     same(work, tmp_path / "again")
 
 
+def test_a_model_of_ones_own_is_told_by_its_checksum(made: Path, tmp_path: Path) -> None:
+    work, model = tmp_path / "W", tmp_path / "models/mine.ftz"
+    model.parent.mkdir()
+    # Behind its last number a model may hold anything: another file with the same answers.
+    model.write_bytes(embedded_model().read_bytes() + b"\0")
+    make_entries(work, made / "in")
+    match(work, "matched", made / "in/one", "--lid-model", str(model))
+    curate(work, ["matched"])
+    card = make_card(work, tmp_path / "c.json")
+    assert card["stages"][1]["inputs"][-1] == {"kind": "model", "name": "lid", "size": None, "sha256": sha256_of(str(model)), "ranges": []}
+    rebuild(tmp_path / "c.json", tmp_path / "again", f"{made}/in", f"matched={model}")
+    same(work, tmp_path / "again")
+    assert refusal(rebuild, tmp_path / "c.json", tmp_path / "no", f"{made}/in") == (
+        f"{made}/in and the folders in it hold no file that is the language identification model of matched (SHA-256 "
+        f"{sha256_of(str(model))}): --inputs matched=FILE says where it lies"
+    )
+
+
 # -- entries that are given ----------------------------------------------------------------------------------------------------------
 
 
@@ -372,8 +399,16 @@ def test_entries_whose_sources_are_gone_are_taken_as_given(made: Path, tmp_path:
     whole = make_card(work, tmp_path / "whole.json")
     assert [(x["kind"], x["name"]) for x in whole["stages"][0]["inputs"]] == [("corpus", "omw-1.4"), ("corpus", "wordnet")]
     assert [(x["kind"], x["name"]) for x in whole["stages"][1]["inputs"]] == [("extra", "en")]
+    assert all(x["sha256"] for x in whole["stages"][0]["inputs"])
     rebuild(tmp_path / "whole.json", tmp_path / "again", str(tmp_path), f"matched={made}/in")
     same(work, tmp_path / "again")
+    shutil.copytree(tmp_path / "nltk", tmp_path / "changed/nltk")
+    with zipfile.ZipFile(tmp_path / "changed/nltk/corpora/omw-1.4.zip", "a") as corpus:
+        corpus.writestr("omw-1.4/LICENSE", b"another")
+    assert refusal(
+        rebuild, tmp_path / "whole.json", tmp_path / "no", str(tmp_path), f"wordnet={tmp_path}/changed", f"matched={made}/in"
+    ) == (f"1 input is not what the set was made from\n  wordnet: the corpus omw-1.4 in {tmp_path}/changed/nltk is another one than it was")
+    shutil.rmtree(tmp_path / "changed")
 
     shutil.rmtree(work / "wordnet")
     capsys.readouterr()
@@ -391,8 +426,12 @@ def test_entries_whose_sources_are_gone_are_taken_as_given(made: Path, tmp_path:
     rebuild(tmp_path / "c.json", tmp_path / "given", f"{made}/in", f"entries={work}/entries")
     same(work / "curated", tmp_path / "given/curated")
     assert not (tmp_path / "given/entries").exists()
-    # They may be given also where the card could do without.
-    rebuild(tmp_path / "whole.json", tmp_path / "given-too", f"{made}/in", f"entries={work}")
+    # They may be given also where the card could do without, and then nobody asks by which rules their sources were made.
+    old = write_card(tmp_path / "old.json", whole, lambda x: x["stages"][0]["parameters"]["versions"].update(wordnet=1))
+    assert refusal(rebuild, old, tmp_path / "no", str(tmp_path / "nltk"), f"{made}/in", str(tmp_path)).startswith(
+        "the wordnet of the card were"
+    )
+    rebuild(old, tmp_path / "given-too", f"{made}/in", f"entries={work}")
     assert sorted(path.name for path in (tmp_path / "given-too").iterdir()) == [
         "counts",
         "curated",
