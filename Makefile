@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-flink lint bench toy clean
+.PHONY: demo test test-flink chaos lint bench toy clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -19,8 +19,11 @@ demo: $(READY)  ## the whole chain on a small generated world, offline: build/de
 test: $(READY) lint  ## all tests that need neither Java nor a GPU
 	$(BIN)/python -m pytest
 
-test-flink: $(READY)  ## every job on a real Flink cluster of this machine: needs java and mvn
-	WORLDCLIP_TEST_FLINK=1 $(BIN)/python -m pytest tests/engines
+test-flink: $(READY)  ## every job and one death per job on a real Flink cluster (Java 17 JDK, Maven)
+	WORLDCLIP_TEST_FLINK=1 $(BIN)/python -m pytest tests/engines/test_flink.py tests/engines/test_faults.py
+
+chaos: $(READY)  ## ten random deaths on Flink: build/chaos.json
+	$(BIN)/python -m tests.engines.chaos --seed 1 --times 10
 
 lint: $(READY)  ## style, types and import rules
 	$(BIN)/ruff check .

@@ -54,6 +54,6 @@ setup(
     packages=find_packages(include=["metadata*", "balancing*", "pipelines*", "train*"]),
     package_data={"metadata": ["*.csv"], "train": ["configs/*.toml"], "pipelines": ["*.html", "*.json"]},
     install_requires=CURATION,
-    extras_require={"train": TRAIN, "s3": ["s3fs>=2026.9"], "dev": [*TRAIN, *DEV]},
-    entry_points={"console_scripts": ["worldclip = pipelines.__main__:main"]},
+    extras_require={"train": TRAIN, "s3": ["s3fs>=2026.9"], "gcp": ["apache-beam[gcp]>=2.77,<3"], "dev": [*TRAIN, *DEV]},
+    entry_points={"console_scripts": ["worldclip = pipelines.__main__:main", "worldclip-worker = pipelines.boot:main"]},
 )

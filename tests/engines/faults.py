@@ -57,8 +57,8 @@ BY_ITSELF = ("TaskManager", "worker")
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """What became of a job: exit codes and words of its commands, whether something was killed before the end, how many parts were there at
-    that moment and which of them were made again, and whether the result is that of an undisturbed run."""
+    """What became of a job: exit codes and words of its commands, whether something was killed before the end, how many parts were there
+    then and which of them were made again, and whether the result is that of an undisturbed run."""
 
     codes: tuple[int, ...]
     said: tuple[str, ...]

@@ -24,7 +24,7 @@ def pool() -> Iterator[tuple[subprocess.Popen[str], beam_fn_api_pb2_grpc.BeamFnE
         address = process.stdout.readline().split()[-1]
         with grpc.insecure_channel(address) as channel:
             yield process, beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
-        process.kill()
+        process.terminate()  # with its workers
 
 
 def workers(pool: subprocess.Popen[str]) -> dict[str, psutil.Process]:
