@@ -27,7 +27,8 @@ Reads the matched parts and their siblings; writes one file per language, <lang>
 
 Images that could not be fetched, or that are not to be in the set, are left out by --alive, --drop-ids and --drop-hosts: count again with
 them into another --output, then thresholds and balance as before. Nothing is matched or de-duplicated again, and balance leaves out the
-same pairs, since the counts keep the lists.
+same pairs, since the counts keep the lists. For --alive, an image that nobody tried to fetch is dead: a stage of images is a list of what
+is alive where it was made of an unbalanced set (thresholds --t inf).
 
     worldclip count ... --drop-ids 'W/images/failed/*.parquet' --output W/counts-2"""
 

@@ -45,12 +45,13 @@ def write_sums(sums: Sequence[tuple[str, np.ndarray]], *, stage: Stage) -> int:
     return 1
 
 
-def units_of_pass(_: Any, matched: Sequence[str], places: Sequence[int]) -> list[Unit]:
+def units_of_pass(_: Any, matched: Sequence[str], places: Sequence[int] | None) -> list[Unit]:
+    """The matched parts at these places of the pool, or all."""
     units = open_pool(matched).units()
-    return [units[place] for place in places]
+    return units if places is None else [units[place] for place in places]
 
 
-def build(pipeline: beam.Pipeline, stage: Stage, counted: Counted, places: Sequence[int]) -> None:
+def build(pipeline: beam.Pipeline, stage: Stage, counted: Counted, places: Sequence[int] | None) -> None:
     t = {lang: np.array(ts, dtype=np.float64) for lang, ts in stage.parameters["t"].items()}
     _ = (
         pipeline
@@ -76,14 +77,15 @@ class Passes:
     def __call__(self, counted: Counted, units: Sequence[Unit], t: Mapping[str, Sequence[float]]) -> Expected:
         """What can be expected of some of the matched parts. ``t``: thresholds per language, ascending."""
         places = [unit.index for unit in units]
-        which = "all" if len(places) == len(counted.pool.units()) else places
+        every = len(places) == len(counted.pool.units())
         upstream = {"match": counted.pool.id, "dedup": counted.siblings.id, "count": counted.counts.id}
-        named = Stage(url="", kind="expectation", parameters={"t": {k: list(v) for k, v in t.items()}, "parts": which}, upstream=upstream)
+        parameters = {"t": {lang: list(ts) for lang, ts in t.items()}, "parts": "all" if every else places}
+        named = Stage(url="", kind="expectation", parameters=parameters, upstream=upstream)
         stage = replace(named, url=storage.join(self.directory, named.fingerprint[:16]))
         if stage.begin([Unit(name="all", path="all")]):
             looked_at = f"{max(map(len, t.values()), default=0)} thresholds a language"
             print(f"thresholds: a pass over {len(places):,} matched parts, {looked_at}", file=sys.stderr, flush=True)
-            work = partial(build, stage=stage, counted=counted, places=places)
+            work = partial(build, stage=stage, counted=counted, places=None if every else places)
             run(work, [stage], beam_args=self.beam_args, workers=self.workers)
         rows = read_part(stage.part_url(stage.units()[0])).to_pylist()
         kept = {row["lang"]: dict(zip(t[row["lang"]], (n / SCALE for n in row["kept"]), strict=True)) for row in rows}

@@ -25,8 +25,8 @@ ABOUT = """Find the balancing threshold t of every language.
 everywhere (inf: no balancing). With none of them the tail share is 6 %, as in both published settings. --t LANG=T gives one language a t
 of its own, whatever the others have.
 
---target-pairs looks for the tail share with which about so many pairs are kept, a text of an image at most. It goes over --matched and
---siblings once or twice, on Beam; what a pass found is kept beside the output, in FILE.passes.
+--target-pairs looks for the tail share with which about so many pairs are kept, a text of an image at most, in a set of all languages. It
+goes over --matched and --siblings once or twice, on Beam; what a pass found is kept beside the output, in FILE.passes.
 
     worldclip thresholds ... --target-pairs 50000000 --language-share de=10% fr=10%
 

@@ -14,11 +14,13 @@ from balancing.sampling import entry_probabilities
 from balancing.selection import row_probabilities
 from balancing.thresholds import TailCurve
 from pipelines.errors import JobError
-from pipelines.jobs import run_job
+from pipelines.jobs import read_command, run_job
+from pipelines.run import commands
 from pipelines.stage import open_stage, read_footer, read_part
 from pipelines.threshold_options import read_counts
+from pipelines.thresholds import ThresholdsConfig
 from tests.pipelines.conftest import contents
-from tests.pipelines.pools import PoolShape, write_pool
+from tests.pipelines.pools import PoolShape, write_pool, write_stage
 
 SHAPE = PoolShape(pairs=60_000, parts=6, entries=4_000, texts=3)
 
@@ -164,6 +166,49 @@ def test_two_workers_and_what_is_there_already(work: Path, tmp_path: Path) -> No
     after = {path: path.stat().st_mtime_ns for path in passes.rglob("*") if path.is_file()}
     assert contents(tmp_path / "one") == {**contents(tmp_path / "one"), **one}
     assert {path for path in before if before[path] != after[path]} <= set(first.iterdir())
+
+
+def test_several_matched_stages_are_one_pool(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same parts in two stages: the same thresholds, whatever the order of the stages, from a sample as from all."""
+    whole = aim(work, tmp_path / "whole.json", "--target-pairs", "11000")
+    there = open_stage(f"{work}/matched", "match")
+    pools = []
+    for i in range(2):
+        tables = ((part["name"][5:9], read_part(there.part_url(part["name"]))) for part in there.parts[i::2])
+        pools.append(
+            write_stage(f"{tmp_path}/matched-{i}", "match", tables, parameters=dict(there.parameters), upstream=dict(there.upstream))
+        )
+    matched = ["--matched", *(pool.url for pool in pools)]
+    run_job("dedup", [*matched, "--output", f"{tmp_path}/siblings"])
+    both = [*matched, "--siblings", f"{tmp_path}/siblings"]
+    run_job("count", [*both, "--entries", f"{work}/entries", "--output", f"{tmp_path}/counts"])
+    for order, sample in ((1, 10**6), (-1, 20_000)):
+        monkeypatch.setattr(pipelines.expectation, "SAMPLE_PAIRS", sample)
+        given = ["--matched", *[pool.url for pool in pools][::order], "--siblings", f"{tmp_path}/siblings"]
+        output = tmp_path / f"t{order}.json"
+        run_job("thresholds", ["--counts", f"{tmp_path}/counts", *given, "--target-pairs", "11000", "--output", str(output)])
+        body = json.loads(output.read_text())
+        assert body["languages"] == whole["languages"]
+        assert sum(body["expected_pairs"].values()) == pytest.approx(sum(whole["expected_pairs"].values()), abs=3)
+
+
+def test_in_a_chain_the_pairs_need_not_be_named() -> None:
+    chain = {"work": "W", "all": {"workers": 2}, "count": {}, "thresholds": {"target_pairs": 5, "language_share": ["de=0.5"]}}
+    job, argv = commands(chain)[-1]
+    config, beam_args = read_command(job, argv)
+    assert (job, beam_args) == ("thresholds", [])
+    assert config == ThresholdsConfig(
+        counts="W/counts",
+        matched=("W/matched",),
+        siblings="W/siblings",
+        target_pairs=5,
+        language_share=("de=0.5",),
+        workers=2,
+        output="W/thresholds.json",
+    )
+    plain = {"work": "W", "all": {"workers": 2}, "count": {}, "thresholds": {"t": ["20", "de=5"]}}
+    config, _ = read_command(*commands(plain)[-1])
+    assert config == ThresholdsConfig(counts="W/counts", t=("20", "de=5"), output="W/thresholds.json")
 
 
 def test_every_bundle_twice_is_the_same(work: Path, tmp_path: Path) -> None:
