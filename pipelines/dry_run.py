@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.page import plural
+from pipelines.progress import size_text
 from pipelines.stage import DRY_RUN, MANIFEST, STAGE_FILE, SUCCESS, Stage, Unit, WouldRunError
 
 #: Characters of the parameters that are shown: thresholds of 300 languages would fill screens.
@@ -68,12 +69,3 @@ def _places(config: Any) -> Iterable[tuple[str, str]]:
         for place in (value if isinstance(value, tuple) else (value,)) if field.name != "output" else ():
             if isinstance(place, str) and place and storage.exists(storage.join(place, MANIFEST)):
                 yield "--" + field.name.replace("_", "-"), place
-
-
-def size_text(n_bytes: float) -> str:
-    """``1.5 MB``: in powers of 1,000, as disks and clouds are sold."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if n_bytes < 999.5:
-            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" or n_bytes >= 100 else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.1f} TB"

@@ -21,7 +21,7 @@ _IN_WORKER = re.compile(r"JobError: (.*?)(?= \[while running|\n\n|\nTraceback|\Z
 #: Packages whose exceptions speak of a network, a server or credentials, never of a defect here.
 _REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "s3fs"})
 #: What the operating system refuses for reasons that are not in this program either.
-_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE})
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE})
 
 
 def message_of(error: BaseException) -> str | None:

@@ -7,9 +7,7 @@ reads from top to bottom, whatever the number of inputs and languages: those are
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import shlex
 import sys
 import threading
@@ -26,6 +24,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines import storage
 from pipelines.errors import JobError, did_you_mean, message_of
+from pipelines.lock import alone
 from pipelines.processes import module_environment, python_module
 from pipelines.stage import Stage, Unit
 
@@ -187,18 +186,8 @@ def _alone(url: str) -> Iterator[None]:
     if not storage.is_local(url):
         yield
         return
-    directory = os.open(storage.local_path(url), os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(directory)
-        raise JobError(f"another process is at work on {url}: wait for it, or choose another --output") from None
-    except OSError:
-        pass  # a file system without locks
-    try:
+    with alone(storage.local_path(url), f"another process is at work on {url}: wait for it, or choose another --output"):
         yield
-    finally:
-        os.close(directory)
 
 
 @contextlib.contextmanager

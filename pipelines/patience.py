@@ -20,9 +20,9 @@ _BROKEN = frozenset({"ClientConnectionError", "ClientPayloadError", "ServerDisco
 @dataclass(frozen=True, kw_only=True)
 class Patience:
     """``tries``: how often in a row. The pause before the n-th is ``first_s`` · 2^n, at most ``longest_s``, and up to half as much again by
-    process, so that workers that were refused together do not come back together: 4 to 5 minutes in all. ``sleep`` is for tests."""
+    process, so that workers that were refused together do not come back together: 5 to 8 minutes in all. ``sleep`` is for tests."""
 
-    tries: int = 9
+    tries: int = 10
     first_s: float = 1.0
     longest_s: float = 90.0
     sleep: Callable[[float], None] = time.sleep

@@ -13,12 +13,12 @@ from balancing.expectation import SCALE, guess_of_counts
 from balancing.thresholds import TailCurve
 from pipelines import costs, storage
 from pipelines.costs import Cost
-from pipelines.dry_run import size_text
 from pipelines.errors import JobError
 from pipelines.expectation import Counted, Expected, expected_of_unit
 from pipelines.options import option, positive
 from pipelines.page import share, short
 from pipelines.plan_picture import Picture, Point, draw
+from pipelines.progress import size_text
 from pipelines.stage import FinishedStage, Limits, Stage, open_stage, read_footer
 from pipelines.threshold_options import ThresholdOptions, read_counts
 

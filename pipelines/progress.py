@@ -14,10 +14,12 @@ def say(text: str) -> None:
 
 
 def size_text(n_bytes: float) -> str:
-    for unit_bytes, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if n_bytes >= unit_bytes:
-            return f"{n_bytes / unit_bytes:.1f} {unit}"
-    return f"{n_bytes:.0f} bytes"
+    """``1.5 MB``: in powers of 1,000, as disks and clouds are sold."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 999.5:
+            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" or n_bytes >= 100 else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} TB"
 
 
 def time_text(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
@@ -18,6 +17,7 @@ from metadata.published import SITE, PublishedFile
 from pipelines import storage
 from pipelines.cache import cache_directory
 from pipelines.errors import JobError
+from pipelines.lock import alone
 from pipelines.stage import digest
 from pipelines.transfer import Partial
 
@@ -160,20 +160,10 @@ class Shelf:
 
 @contextmanager
 def _locked(directory: Path, url: str) -> Iterator[None]:
+    """Two processes would write to the same unfinished files."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise JobError(f"{directory}: cannot be written to ({error.strerror or error}); choose another --output") from error
-    try:
-        # Two processes would write to the same unfinished files. The lock ends with the process, however that ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise JobError(f"another process is downloading to {url}: wait for it, or choose another --output") from None
-    except OSError:
-        pass  # a file system without locks
-    try:
+    with alone(directory, f"another process is downloading to {url}: wait for it, or choose another --output"):
         yield
-    finally:
-        os.close(descriptor)

@@ -31,7 +31,7 @@ from pipelines.patience import is_busy, patiently
 _GLOB = frozenset("*?[")
 #: Packages that fsspec asks for, by the extra of this one that brings them.
 _EXTRAS = {"s3fs": "'worldclip[s3]'"}
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: Unfinished local files carry this prefix; readers never list them.
 _TEMPORARY = ".tmp-"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from balancing.pairs import MATCHED_SCHEMA, image_keys
 from metadata.entries import ENTRIES_SCHEMA
 from metadata.tally import Tally
 from pipelines import storage
+from pipelines.jobs import run_job
 from pipelines.stage import FinishedStage, Stage, Unit, open_stage
 
 
@@ -128,3 +130,16 @@ def write_pool(root: str, shape: PoolShape) -> None:
     entries = write_stage(storage.join(root, "entries"), "entries", ((lang, table) for lang in sorted(shape.languages)))
     about = {"parameters": {"languages": sorted(shape.languages)}, "upstream": {"entries": entries.id}}
     write_stage(storage.join(root, "matched"), "match", ((f"{i:04}", part) for i, part in enumerate(draw_parts(shape))), **about)
+
+
+def counted_pool(root: Path, shape: PoolShape) -> Path:
+    """A pool that is de-duplicated and counted, in a directory of its own."""
+    write_pool(str(root), shape)
+    run_job("dedup", ["--matched", f"{root}/matched", "--output", f"{root}/siblings"])
+    run_job("count", [*pairs_of(root), "--entries", f"{root}/entries", "--output", f"{root}/counts"])
+    return root
+
+
+def pairs_of(work: Path) -> list[str]:
+    """The options that name the pairs of such a pool."""
+    return ["--matched", f"{work}/matched", "--siblings", f"{work}/siblings"]

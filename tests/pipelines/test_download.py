@@ -418,7 +418,7 @@ def test_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
     clock.now = 300.0
     # Begun anew: fewer bytes than at the start.
     progress.reached("a", 0)
-    assert capsys.readouterr().err == "download: 1 of 3 files, 500.0 MB of 4.0 GB, 0 bytes/s\n"
+    assert capsys.readouterr().err == "download: 1 of 3 files, 500 MB of 4.0 GB, 0 bytes/s\n"
 
 
 def test_progress_of_files_whose_size_nobody_tells(capsys: pytest.CaptureFixture[str]) -> None:

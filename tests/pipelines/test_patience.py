@@ -86,4 +86,4 @@ def test_all_pauses_together_are_minutes() -> None:
     pauses: list[float] = []
     with pytest.raises(ConnectionError):
         patiently(failing(99, ConnectionError()), "x", Patience(sleep=pauses.append))
-    assert 217 <= sum(pauses) <= 1.5 * 217
+    assert 240 < sum(pauses) < 600

@@ -21,7 +21,7 @@ from pipelines.plan import SHARES, Plan, PlanConfig, hours_text, lines_of, make_
 from pipelines.plan_picture import Picture, Point, draw
 from pipelines.stage import Stage, Unit, open_stage, read_part
 from pipelines.threshold_options import read_counts
-from tests.pipelines.pools import PoolShape, write_pool
+from tests.pipelines.pools import PoolShape, counted_pool, pairs_of
 
 SHAPE = PoolShape(pairs=9_000, parts=3, entries=400)
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -29,15 +29,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("plan")
-    write_pool(str(root), SHAPE)
-    run_job("dedup", ["--matched", f"{root}/matched", "--output", f"{root}/siblings"])
-    run_job("count", [*pairs_of(root), "--entries", f"{root}/entries", "--output", f"{root}/counts"])
-    return root
-
-
-def pairs_of(work: Path) -> list[str]:
-    return ["--matched", f"{work}/matched", "--siblings", f"{work}/siblings"]
+    return counted_pool(tmp_path_factory.mktemp("plan"), SHAPE)
 
 
 def config(work: Path, *, pairs: bool = True, **more: object) -> PlanConfig:

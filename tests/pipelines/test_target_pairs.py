@@ -20,22 +20,14 @@ from pipelines.stage import open_stage, read_footer, read_part
 from pipelines.threshold_options import read_counts
 from pipelines.thresholds import ThresholdsConfig
 from tests.pipelines.conftest import contents
-from tests.pipelines.pools import PoolShape, write_pool, write_stage
+from tests.pipelines.pools import PoolShape, counted_pool, pairs_of, write_stage
 
 SHAPE = PoolShape(pairs=60_000, parts=6, entries=4_000, texts=3)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("target")
-    write_pool(str(root), SHAPE)
-    run_job("dedup", ["--matched", f"{root}/matched", "--output", f"{root}/siblings"])
-    run_job("count", [*pairs_of(root), "--entries", f"{root}/entries", "--output", f"{root}/counts"])
-    return root
-
-
-def pairs_of(work: Path) -> list[str]:
-    return ["--matched", f"{work}/matched", "--siblings", f"{work}/siblings"]
+    return counted_pool(tmp_path_factory.mktemp("target"), SHAPE)
 
 
 def aim(work: Path, output: Path, *options: str) -> dict[str, Any]:
