@@ -39,6 +39,7 @@ DEV = [
     "import-linter>=2.17,<3",
     "jsonschema>=4.25,<5",
     "psutil>=7",
+    "pytest-xdist>=3.8,<4",
     "selectolax>=1,<2",
     "warcio>=1.7,<2",
 ]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.world.chain import Chain
 
 # The same examples in every run: whether a change passes must not depend on luck. HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("suite", derandomize=True, deadline=None)
@@ -23,3 +28,19 @@ def shared_data() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}: set WORLDCLIP_TEST_DATA to run this test")
     return path
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """The generated world and its chain, made once for all tests of a process."""
+    from tests.world.chain import make_chain  # imports Beam, which most tests need not wait for
+
+    with make_chain(tmp_path_factory.mktemp("chain")) as made:
+        yield made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (pytest-xdist, --dist loadgroup) what shares a costly fixture stays together: the chain, else a module."""
+    for item in items:
+        shared = "chain" if "chain" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(shared))

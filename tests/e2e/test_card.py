@@ -11,7 +11,7 @@ import pytest
 from pipelines import __main__ as command_line
 from pipelines.jobs import run_job
 from pipelines.stage import open_stage
-from tests.e2e.conftest import PLACES, Chain, contents
+from tests.world.chain import PLACES, Chain, contents
 
 PUBLISHED = [place for job, place in PLACES.items() if job != "images"]
 

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.jobs import run_job
 from pipelines.stage import open_stage, read_part, read_parts
-from tests.e2e.conftest import PLACES, Chain, arguments, contents, run_chain
+from tests.world.chain import PLACES, Chain, arguments, contents, run_chain
 
 MATCHED_ONCE = ("match", "dedup", "count", "thresholds", "balance")
 

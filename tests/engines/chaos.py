@@ -16,10 +16,10 @@ import tempfile
 import time
 from dataclasses import asdict
 
-from tests.e2e.conftest import Chain, run_chain
 from tests.engines.cluster import Cluster
 from tests.engines.crowd import make_crowd
 from tests.engines.faults import BY_ITSELF, FAULTS, run_with_fault
+from tests.world.chain import Chain, run_chain
 from tests.world.generate import generate
 
 JOBS = ("ngrams", "match", "dedup", "balance")

@@ -1,4 +1,4 @@
-"""The chain of the end-to-end tests serves here too: what every engine must make again, byte for byte."""
+"""What the tests of engines share: a Flink cluster, and a chain with more inputs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Chain, chain
 from tests.engines.cluster import Cluster
 from tests.engines.crowd import make_crowd
-
-__all__ = ["chain", "cluster", "crowd"]
+from tests.world.chain import Chain
 
 
 @pytest.fixture(scope="session")

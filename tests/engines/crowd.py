@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 
-from tests.e2e.conftest import Chain, run_chain
+from tests.world.chain import Chain, run_chain
 
 CRAWL_COPIES, DUMP_COPIES = 30, 12
 #: The jobs that are run on it, in order; the entries are those of the small world.

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.e2e.conftest import PLACES, Chain, arguments, contents
 from tests.engines.cluster import Cluster
 from tests.engines.commands import job_running
+from tests.world.chain import PLACES, Chain, arguments, contents
 
 #: Seconds that a job may take from the fault on.
 LIMIT_S = 300.0

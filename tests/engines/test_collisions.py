@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from pipelines.processes import module_environment, python_module
-from tests.e2e.conftest import PLACES, Chain, arguments, contents
 from tests.engines.commands import job_running
+from tests.world.chain import PLACES, Chain, arguments, contents
 
 
 def test_two_commands_at_a_time(crowd: Chain, tmp_path: pathlib.Path) -> None:

@@ -24,7 +24,7 @@ from metadata.languages import metadata_codes
 from pipelines import balance, count, dedup, entries, images, match, ngrams, titles, wordnet
 from pipelines.processes import module_environment
 from pipelines.stage import Stage, digest
-from tests.e2e.conftest import Chain, arguments, contents
+from tests.world.chain import Chain, arguments, contents
 
 #: Dataflow takes 10 MB, as JSON with what it adds.
 MOST_BYTES = 1 << 20

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from tests.e2e.conftest import Chain
 from tests.engines.cluster import Cluster
 from tests.engines.faults import BY_ITSELF, run_with_fault, units_of
+from tests.world.chain import Chain
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PLACES, Chain, arguments, contents
 from tests.engines.cluster import Cluster
 from tests.engines.commands import Outcome, run_command
+from tests.world.chain import PLACES, Chain, arguments, contents
 
 TABLE = pathlib.Path("build", "flink.json")
 BEAM_JOBS = [job for job in PLACES if job != "thresholds"]

@@ -12,8 +12,8 @@ import pytest
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.processes import python_module
-from tests.e2e.conftest import PLACES, Chain, arguments, contents
 from tests.engines.processes import Started, running, wait_until
+from tests.world.chain import PLACES, Chain, arguments, contents
 
 
 @pytest.fixture(scope="module")

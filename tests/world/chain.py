@@ -1,14 +1,13 @@
-"""The generated world and its chain, made once for all end-to-end tests."""
+"""A generated world and an undisturbed run of its chain: what every test of whole jobs, deaths and engines starts from."""
 
 from __future__ import annotations
 
 import hashlib
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-import pytest
 
 from pipelines.jobs import run_job
 from pipelines.run import OUTPUTS
@@ -61,18 +60,10 @@ class Chain:
         return target
 
 
-@pytest.fixture(scope="session")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    root = tmp_path_factory.mktemp("chain")
+@contextmanager
+def make_chain(root: pathlib.Path) -> Iterator[Chain]:
+    """A small world below ``root`` whose pictures are served while the block runs, and its chain."""
     with serve(root / "world" / "images") as server:
         world = generate(root / "world", pages=12, images=80, base_url=server.base_url, test_images=1)
         run_chain(world, root / "W")
         yield Chain(world=world, work=root / "W")
-
-
-@pytest.fixture
-def same_bytes() -> Callable[[pathlib.Path, pathlib.Path], None]:
-    def check(a: pathlib.Path, b: pathlib.Path) -> None:
-        assert contents(a) == contents(b)
-
-    return check
