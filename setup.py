@@ -30,16 +30,19 @@ TRAIN = ["torch>=2.9,<3", "torchvision>=0.24", "open_clip_torch>=3.3,<4", "tenso
 # mwparserfromhell, selectolax and warcio (and nltk above) are what the tests compare our own readers with: those give the same, several
 # times faster.
 DEV = [
-    "mwparserfromhell==0.7.2",
-    "pytest>=9,<10",
     "fastwarc>=2,<3",
     "hypothesis>=6.150,<7",
-    "ruff==0.17.6",
-    "mypy==2.4.1",
     "import-linter>=2.17,<3",
+    "ipykernel>=7,<8",  # runs the notebooks, with nbclient; matplotlib draws in them
     "jsonschema>=4.25,<5",
+    "matplotlib>=3.10,<4",
+    "mwparserfromhell==0.7.2",
+    "mypy==2.4.1",
+    "nbclient>=0.10,<1",
     "psutil>=7",
     "pytest-xdist>=3.8,<4",
+    "pytest>=9,<10",
+    "ruff==0.17.6",
     "selectolax>=1,<2",
     "warcio>=1.7,<2",
 ]

@@ -1,17 +1,20 @@
-"""Every job on a real Flink cluster: the bytes of the embedded run. Slow: ``make test-flink``."""
+"""Every job on every engine, a real Flink cluster among them: the same bytes. Slow: ``make test-flink``."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.engines.cluster import Cluster
-from tests.engines.commands import Outcome, run_command
+from tests.engines.commands import run_command, with_children
+from tests.engines.processes import Started
 from tests.world.chain import PLACES, Chain, arguments, contents
 
 TABLE = pathlib.Path("build", "flink.json")
@@ -20,11 +23,11 @@ BEAM_JOBS = [job for job in PLACES if job != "thresholds"]
 
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
-    """A row per job, which is printed at the end and written as JSON."""
+    """A row per job and engine, which is printed at the end and written as JSON."""
     rows: list[dict[str, Any]] = []
     yield rows
-    lines = [f"{'job':10} {'engine':9} {'seconds':>8} {'peak MB':>8}  the same bytes"]
-    lines += [f"{r['job']:10} {r['engine']:9} {r['seconds']:8.1f} {r['peak_mb']:8,.0f}  {r['same']}" for r in rows]
+    lines = [f"{'job':10} {'engine':15} {'seconds':>8} {'peak MB':>8}  SHA-256 of the outputs"]
+    lines += [f"{r['job']:10} {r['engine']:15} {r['seconds']:8.1f} {r['peak_mb']:8,.0f}  {r['sha256'][:16]}" for r in rows]
     load = "load of the machine: " + ", ".join(f"{x:.1f}" for x in os.getloadavg())
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print("\n" + "\n".join([*lines, load]))
@@ -32,29 +35,35 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
     TABLE.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def row(job: str, engine: str, outcome: Outcome, same: bool) -> dict[str, Any]:
-    return {"job": job, "engine": engine, "seconds": round(outcome.seconds, 1), "peak_mb": round(outcome.memory / 1e6), "same": same}
+def digest(directory: pathlib.Path) -> str:
+    """SHA-256 over the names and checksums of all files of a stage that the engine may not change."""
+    return hashlib.sha256(json.dumps(contents(directory), sort_keys=True).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("job", BEAM_JOBS)
-def test_the_bytes_of_the_embedded_run(
-    chain: Chain, tmp_path: pathlib.Path, cluster: Cluster, table: list[dict[str, Any]], job: str
+def test_every_engine_gives_the_same_bytes(
+    chain: Chain, tmp_path: pathlib.Path, pool: Started, portable: list[str], cluster: Cluster, table: list[dict[str, Any]], job: str
 ) -> None:
     argv = arguments(job, chain.world, chain.work)[:-1]
-    expected = contents(chain.work / PLACES[job])
-    embedded = run_command(job, [*argv, str(tmp_path / "embedded")], tmp_path / "log")
-    assert embedded.code == 0, embedded.said
-    assert contents(tmp_path / "embedded") == expected
     # JVMs hold what they were given, whatever the job does: the Python workers and the command are what a job takes.
-    flink = run_command(job, [*argv, str(tmp_path / "flink"), *cluster.beam_arguments()], tmp_path / "log", also=cluster.workers)
-    assert flink.code == 0, flink.said
-    same = contents(tmp_path / "flink") == expected
-    table += [row(job, "embedded", embedded, True), row(job, "flink", flink, same)]
-    assert same
+    engines: dict[str, tuple[list[str], Callable[[], Iterable[psutil.Process]]]] = {
+        "in process": ([], tuple),
+        "2 processes": (["--workers", "2"], tuple),
+        "external worker": (portable, lambda: with_children(pool.process)),
+        "Flink": (cluster.beam_arguments(), cluster.workers),
+    }
+    rows = []
+    for number, (engine, (options, workers)) in enumerate(engines.items()):
+        outcome = run_command(job, [*argv, str(tmp_path / str(number)), *options], tmp_path / "log", also=workers)
+        assert outcome.code == 0, outcome.said
+        about = {"seconds": round(outcome.seconds, 1), "peak_mb": round(outcome.memory / 1e6)}
+        rows.append({"job": job, "engine": engine, **about, "sha256": digest(tmp_path / str(number))})
+    table += rows
+    assert {row["sha256"] for row in rows} == {digest(chain.work / PLACES[job])}
 
 
 def test_the_jvms_stay_within_their_bounds(cluster: Cluster) -> None:
-    """What the documents say that a cluster needs: 1.3 GB a TaskManager, JobManager and job server 1 GB together."""
+    """After all jobs no JVM has taken more than 1.3 GB, which is what the documents say of a TaskManager."""
     for number, process in enumerate(cluster.jvms()):
         assert process.memory_info().rss < 1.3e9, number
 
