@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-flink chaos lint bench toy clean
+.PHONY: demo test test-flink test-slurm chaos lint bench bench-gpu toy clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -22,6 +22,9 @@ test: $(READY) lint  ## all tests that need neither Java nor a GPU
 test-flink: $(READY)  ## every job and one death per job on a real Flink cluster (Java 17 JDK, Maven)
 	WORLDCLIP_TEST_FLINK=1 $(BIN)/python -m pytest tests/engines/test_flink.py tests/engines/test_faults.py
 
+test-slurm: $(READY)  ## training through time limit, preemption and loss of a node on a real Slurm (root; slurm-wlm, munge)
+	WORLDCLIP_TEST_SLURM=1 $(BIN)/python -m pytest tests/engines/test_slurm.py
+
 chaos: $(READY)  ## ten random deaths on Flink: build/chaos.json
 	$(BIN)/python -m tests.engines.chaos --seed 1 --times 10
 
@@ -33,6 +36,9 @@ lint: $(READY)  ## style, types and import rules
 
 bench: $(READY)  ## speed and memory, with a baseline in the same run: build/bench.json
 	$(BIN)/python -m tests.benchmarks
+
+bench-gpu: $(READY)  ## the trainer against open_clip's own script, on a GPU: build/bench-gpu.json
+	$(BIN)/python -m tests.benchmarks.gpu
 
 toy: $(READY)  ## balanced against unbalanced, 5 seeds: build/toy/table.json
 	$(BIN)/python -m tests.world.toy

@@ -25,8 +25,10 @@ CURATION = [
     "gcsfs>=2026.9",
     "aiohttp>=3.12,<4",
     "pillow==12.3.0",  # decodes and encodes the images
+    "imagehash==4.3.2",  # difference hashes, by which near copies are found: an upgrade may change them
 ]
 TRAIN = ["torch>=2.9,<3", "torchvision>=0.24", "open_clip_torch>=3.3,<4", "tensorboard>=2.20"]
+SLURM = ["submitit>=1.5.4,<1.6"]  # writes and submits the script of a job; private methods of it are used
 # mwparserfromhell, selectolax and warcio (and nltk above) are what the tests compare our own readers with: those give the same, several
 # times faster.
 DEV = [
@@ -39,12 +41,15 @@ DEV = [
     "mwparserfromhell==0.7.2",
     "mypy==2.4.1",
     "nbclient>=0.10,<1",
+    "pandas>=2",  # imported by open_clip's own training script, which the GPU benchmark runs
     "psutil>=7",
     "pytest-xdist>=3.8,<4",
     "pytest>=9,<10",
+    "pyyaml>=6,<7",
     "ruff==0.17.6",
     "selectolax>=1,<2",
     "warcio>=1.7,<2",
+    "webdataset>=0.2.5,<=0.2.86",  # with open_clip's own loader, for which these bounds are
 ]
 
 setup(
@@ -58,6 +63,12 @@ setup(
     packages=find_packages(include=["metadata*", "balancing*", "pipelines*", "train*"]),
     package_data={"metadata": ["*.csv"], "train": ["configs/*.toml"], "pipelines": ["*.html", "*.json"]},
     install_requires=CURATION,
-    extras_require={"train": TRAIN, "s3": ["s3fs>=2026.9"], "gcp": ["apache-beam[gcp]>=2.77,<3"], "dev": [*TRAIN, *DEV]},
+    extras_require={
+        "train": TRAIN,
+        "s3": ["s3fs>=2026.9"],
+        "gcp": ["apache-beam[gcp]>=2.77,<3"],
+        "slurm": SLURM,
+        "dev": [*TRAIN, *SLURM, *DEV],
+    },
     entry_points={"console_scripts": ["worldclip = pipelines.__main__:main", "worldclip-worker = pipelines.boot:main"]},
 )

@@ -143,9 +143,9 @@ class CoverageCounter:
 def count_words(texts: Sequence[str], written: Language | None) -> Counter[str]:
     """The words of texts as the n-gram builder finds them, without punctuation. ``written``: None for a mixture of languages, which is
     read as if it had spaces."""
-    spaced, segmenter = (written.spaced, written.segmenter) if written else (True, "")
+    spaced, segmenter, cut = (written.spaced, written.segmenter, written.cut_apostrophes) if written else (True, "", False)
     counts: Counter[str] = Counter()
-    for block in count_ngrams(texts, spaced=spaced, segmenter=segmenter):
+    for block in count_ngrams(texts, spaced=spaced, segmenter=segmenter, cut_apostrophes=cut):
         unigrams = block.filter(pc.equal(block["n"], 1))
         for word, n in zip(unigrams["gram"].to_pylist(), unigrams["count"].to_pylist(), strict=True):
             if word not in PUNCTUATION:

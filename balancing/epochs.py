@@ -3,7 +3,10 @@
 An epoch shuffles all row groups, lays their rows end to end and cuts the line into ``streams`` equal spans; each stream is shuffled within
 blocks of ``shuffle_rows`` rows. A global batch is the next ``batch_size / streams`` samples of every stream, streams in order. Ranks, and
 workers within a rank, own runs of neighbouring streams: their parts laid side by side are the same batch for any number of either, each
-row group is read by the one or two workers in whose spans it lies, and the step is all that must be kept for an exact resume.
+row group is read by the one or two workers in whose spans it lies, and the step is all that must be kept for an exact resume. Where each
+epoch takes other rows (balancing.online), they are counted before the first step: the same set and seed give the same counts again.
+
+Of several sets each has some of the streams, and so its share of every batch, and goes through epochs of its own.
 """
 
 from __future__ import annotations
@@ -12,17 +15,21 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import accumulate, islice
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from balancing.sampling import uniform
 
-#: Row group, row within it, and the row group's table.
-Sample = tuple[int, int, pa.Table]
+#: What is read of a row group; must allow weak references and be true.
+Rows = TypeVar("Rows")
+#: Images with more are not decoded: one takes 3 bytes a pixel, and one made for the purpose a thousand times the size of its file. The job
+#: images lets no larger ones through.
+MAX_PIXELS = 50_000_000
 #: Aspect ratios that a training crop may have, as in open_clip.
 CROP_RATIO = (3 / 4, 4 / 3)
 
@@ -66,35 +73,63 @@ def share(whole: range, part: int, parts: int) -> range:
     return whole[len(whole) * part // parts : len(whole) * (part + 1) // parts]
 
 
-def walk(
-    rows: np.ndarray, shuffle: Shuffle, streams: range, *, steps: range, read: Callable[[int], pa.Table]
-) -> Iterator[tuple[int, list[Sample]]]:
-    """For each of the ``steps`` of a run, its epoch and the samples of some of the streams, streams in order.
+def stream_shares(weights: Sequence[float], streams: int) -> list[range]:
+    """The streams of each set: neighbouring runs, as long as the weights say, by the largest remainder (of equal ones the first set's)."""
+    exact = [streams * weight / math.fsum(weights) for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda i: math.floor(exact[i]) - exact[i])
+    more = set(by_remainder[: streams - sum(map(math.floor, exact))])
+    ends = list(accumulate(math.floor(share) + (i in more) for i, share in enumerate(exact)))
+    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    ``read`` gives the table of a row group. Memory: per stream the row groups that one shuffle block touches (``shuffle_rows`` rows and at
-    most two row groups more).
+
+class Epochs:
+    """The epochs of a set, one after the other. ``rows``: how many each row group gives in each of them, shape (epochs, row groups)."""
+
+    def __init__(self, rows: np.ndarray, batch_size: int) -> None:
+        self.rows = rows
+        self._steps = rows.sum(axis=1, dtype=np.int64) // batch_size
+        self._ends = np.cumsum(self._steps)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The epoch of a step of the run, and the step's number in that."""
+        epoch = int(np.searchsorted(self._ends, step, side="right"))
+        return epoch, step - int(self._ends[epoch] - self._steps[epoch])
+
+    def progress(self, step: int) -> float:
+        """How many epochs have passed before a step, which may be the end of the last one."""
+        epoch, within = self.place(step) if step < self._ends[-1] else (len(self._ends), 0)
+        return epoch + within / int(self._steps[epoch]) if within else float(epoch)
+
+
+def walk(
+    epochs: Epochs, shuffle: Shuffle, streams: range, *, steps: range, read: Callable[[int, int], Rows]
+) -> Iterator[list[tuple[int, Rows]]]:
+    """For each of the ``steps`` of a run the samples of some of the streams, streams in order: number among the rows read, and those.
+
+    ``read`` gives the rows of an epoch's row group. Memory: per stream the row groups that one shuffle block touches (``shuffle_rows`` rows
+    and at most two row groups more).
     """
-    # Streams that are inside the same row group share it; it goes when the last of them has passed.
-    shared: WeakValueDictionary[int, pa.Table] = WeakValueDictionary()
-    cursors: list[Iterator[Sample]] = []
+    cursors: list[Iterator[tuple[int, Rows]]] = []
     for step in steps:
-        epoch, within = divmod(step, int(rows.sum()) // shuffle.batch_size)
+        epoch, within = epochs.place(step)
         if within == 0 or not cursors:
-            order = EpochOrder(rows, shuffle, epoch)
-            cursors = [_samples(order.blocks(stream, within), shared, read) for stream in streams]
-        yield epoch, [sample for cursor in cursors for sample in islice(cursor, order.per_step)]
+            order, cursors = EpochOrder(epochs.rows[epoch], shuffle, epoch), []
+            # Streams that are inside the same row group share it; it goes when the last of them has passed.
+            shared: WeakValueDictionary[int, Rows] = WeakValueDictionary()
+            cursors = [_samples(order.blocks(stream, within), shared, partial(read, epoch)) for stream in streams]
+        yield [sample for cursor in cursors for sample in islice(cursor, order.per_step)]
 
 
 def _samples(
-    blocks: Iterator[tuple[np.ndarray, np.ndarray]], shared: WeakValueDictionary[int, pa.Table], read: Callable[[int], pa.Table]
-) -> Iterator[Sample]:
-    held: dict[int, pa.Table] = {}
+    blocks: Iterator[tuple[np.ndarray, np.ndarray]], shared: WeakValueDictionary[int, Rows], read: Callable[[int], Rows]
+) -> Iterator[tuple[int, Rows]]:
+    held: dict[int, Rows] = {}
     for groups, rows in blocks:
         needed = np.unique(groups).tolist()
         held = {group: held[group] for group in needed if group in held}
         for group in needed:
             held[group] = shared[group] = held.get(group) or shared.get(group) or read(group)
-        yield from ((group, row, held[group]) for group, row in zip(groups.tolist(), rows.tolist(), strict=True))
+        yield from ((row, held[group]) for group, row in zip(groups.tolist(), rows.tolist(), strict=True))
 
 
 def crop_draws(seed: int, epoch: int, numbers: np.ndarray) -> np.ndarray:
@@ -123,13 +158,19 @@ def crop_box(width: int, height: int, draws: np.ndarray, scale: Sequence[float])
 
 
 def crop_image(jpeg: bytes, size: int, draws: np.ndarray, scale: Sequence[float]) -> np.ndarray:
-    """A training crop of an encoded image, resized: uint8 (size, size, 3). ``draws`` and ``scale`` as in :func:`crop_box`."""
+    """A training crop of an encoded image, resized: uint8 (size, size, 3). ``draws`` and ``scale`` as in :func:`crop_box`.
+
+    Of an animation the first frame. Raises ValueError where the image has more than MAX_PIXELS, and what the decoder raises.
+    """
     with Image.open(io.BytesIO(jpeg)) as image:
         full_width, full_height = image.size
+        if full_width * full_height > MAX_PIXELS:
+            raise ValueError(f"{full_width} x {full_height} are more than {MAX_PIXELS} pixels")
         left, top, width, height = crop_box(full_width, full_height, draws, scale)
         # A JPEG decoder gives a half, quarter or eighth of the size for a fraction of the time; never less than the crop needs.
         image.draft(None, (math.ceil(size * full_width / width), math.ceil(size * full_height / height)))
         x, y = image.width / full_width, image.height / full_height
         # Pillow refuses a box that rounding has pushed over the edge.
         box = (left * x, top * y, min((left + width) * x, image.width), min((top + height) * y, image.height))
-        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box))
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))

@@ -30,8 +30,8 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """What to take. ``texts``: some of ``TEXTS``. ``lazy``: where an image has no address, or a ``data:`` placeholder, take the one that
-    the page's script would load."""
+    """What to take. ``texts``: some of ``TEXTS``. ``lazy``: where the page's script would load another image than stands in ``src``, which
+    is a placeholder then, take that one; where there is no ``src``, the largest of the image's ``srcset``."""
 
     texts: tuple[str, ...] = PUBLISHED_TEXTS
     lazy: bool = False

@@ -25,10 +25,15 @@ WANTED_SCHEMA = pa.schema(
 def gather_images(pairs: Sequence[pa.Table]) -> pa.Table:
     """The images of curated pairs (CURATED_COLUMNS, in any order), each once with all its texts: WANTED_SCHEMA.
 
-    Images come in the order of their keys, texts in that of theirs; the URL is that of the image's first text.
+    Images come in the order of their keys. Texts come in that of language and pair key, in which balancing numbers the texts of an image:
+    number floor(u(image) · n) is the same text here and there. The URL is that of the image's first text.
     """
     table = pa.concat_tables(pairs).unify_dictionaries()
-    order = np.lexsort((table["pair_key"].to_numpy(), table["image_key"].to_numpy()))
+    # Chunks share their dictionary from here on; its order is that in which the languages came.
+    lang = table["lang"].combine_chunks()
+    names = lang.dictionary.to_pylist()
+    place = np.argsort(np.argsort(np.array(names, dtype=object)))[lang.indices.to_numpy()]
+    order = np.lexsort((table["pair_key"].to_numpy(), place, table["image_key"].to_numpy()))
     table = table.take(pa.array(order)).combine_chunks()
     keys = table["image_key"].to_numpy()
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, dtype=np.int64)

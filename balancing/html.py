@@ -68,6 +68,8 @@ _MARKUP = re.compile(
     rf"<(?:/?+(?:((?i:address|br|div|dd|dt|h[1-6]|hr|li|p|t[dhr])(?=[{_SPACE}/>]))|[a-zA-Z]){_TO_END}|{_COMMENT}|{_BOGUS_COMMENT})"
 )
 _CODE = re.compile(rf"<(script|style)(?=[{_SPACE}/>]).*?(?:</\1(?=[{_SPACE}/>])[^>]*+>|\Z)", re.IGNORECASE | re.DOTALL)
+#: No address of a picture: nothing, the picture itself, or settings for a script.
+_NO_ADDRESS = re.compile(r"\s*+(?:\Z|data:|[\[{])", re.IGNORECASE)
 _PIXEL = frozenset({"0", "1", "0px", "1px"})
 
 # -- content that is no markup -----------------------------------------------------------------------------------------------------
@@ -154,10 +156,10 @@ def _attributes_of(take: Extraction) -> frozenset[str]:
 
 def _image(attributes: dict[str, str], take: Extraction) -> Image:
     src = attributes.get("src")
-    if take.lazy and (not src or src.lstrip()[:5].lower() == "data:"):
-        addresses = (attributes.get(name, "") for name in LAZY_ADDRESSES)
+    if take.lazy:
+        addresses = (attributes.get(name, "") for name in (*LAZY_ADDRESSES, "src"))
         sets = (largest_of_srcset(attributes.get(name, "")) for name in LAZY_SETS)
-        src = next((found for found in (*addresses, *sets) if found), src)
+        src = next((found for found in (*addresses, *sets) if not _NO_ADDRESS.match(found)), src)
     pixel = attributes.get("width") in _PIXEL and attributes.get("height") in _PIXEL
     return Image(src, tuple([attributes.get(name) for name in take.texts]), pixel)
 

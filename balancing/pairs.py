@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-#: Grows whenever a schema or a key below changes.
+#: Grows whenever a schema that matching writes, or a key, changes.
 PAIRS_VERSION = 1
 #: Characters of a text; longer ones are dropped: no captions, and the longest of the real crawl at hand has 2,000.
 MAX_TEXT = 10_000
@@ -66,7 +66,9 @@ IMAGE_TEXT = pa.struct(
     ]
 )
 
-#: ``images/``: one row per image, in the order of the image keys, which mixes hosts; ``jpeg`` is the encoded image as the trainer reads it.
+#: ``images/``: one row per image, in the order of the image keys, which mixes hosts; ``jpeg`` is the encoded image as the trainer reads it:
+#: JPEG, or the PNG or WebP that was fetched. ``sha256``: of the pixels; ``dhash``: their difference hash, which near copies share but for a
+#: few bits. ``labels``: what others say of the image, ascending; null where nobody was asked.
 IMAGES_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -75,6 +77,8 @@ IMAGES_SCHEMA = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("dhash", pa.uint64()),
+        pa.field("labels", pa.list_(pa.field("element", pa.string(), nullable=False))),
         pa.field("texts", pa.list_(pa.field("element", IMAGE_TEXT, nullable=False)), nullable=False),
     ]
 )

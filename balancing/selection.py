@@ -63,18 +63,39 @@ def select_rows(
     ``matched`` needs the columns lang, entries, image_key, pair_key. A language without probabilities takes no part.
     Drops: duplicate, language_not_selected, not_chosen (another text of the image is), balanced_away.
     """
-    unique = siblings.column("keep").to_numpy()
-    row_codes, row_names = _encode(matched.column("lang"))
-    selected = np.array([name in probability for name in row_names], dtype=bool)[row_codes] & unique
+    selected = _selected_rows(matched, siblings, frozenset(probability), tally)
     is_chosen = chosen_rows(matched, siblings, selected=frozenset(probability), seed=seed, epoch=epoch) & selected
     candidates = np.flatnonzero(is_chosen)
-    taken = matched.select(["lang", "entries", "pair_key"]).take(pa.array(candidates))
-    odds = row_probabilities(taken, probability)
-    stays = kept(taken.column("pair_key").to_numpy(), odds, seed=seed, epoch=epoch)
-    tally.read += len(matched)
-    tally.drop("duplicate", int(np.count_nonzero(~unique)))
-    tally.drop("language_not_selected", int(np.count_nonzero(unique & ~selected)))
+    odds = _odds(matched, candidates, probability)
+    stays = kept(matched.column("pair_key").to_numpy()[candidates], odds, seed=seed, epoch=epoch)
     tally.drop("not_chosen", int(np.count_nonzero(selected & ~is_chosen)))
     tally.drop("balanced_away", int(np.count_nonzero(~stays)))
     tally.emitted += int(np.count_nonzero(stays))
     return candidates[stays], odds[stays]
+
+
+def sibling_rows(
+    matched: pa.Table, siblings: pa.Table, *, probability: Mapping[str, np.ndarray], tally: Tally
+) -> tuple[np.ndarray, np.ndarray]:
+    """All rows of one matched part that :func:`select_rows` draws from, whatever the seed: as that, without a draw.
+
+    Drops: duplicate, language_not_selected.
+    """
+    rows = np.flatnonzero(_selected_rows(matched, siblings, frozenset(probability), tally))
+    tally.emitted += len(rows)
+    return rows, _odds(matched, rows, probability)
+
+
+def _selected_rows(matched: pa.Table, siblings: pa.Table, selected: frozenset[str], tally: Tally) -> np.ndarray:
+    """Whether each row is the living copy of its pair, in a language that takes part. Counts all rows as read, the others as drops."""
+    unique = siblings.column("keep").to_numpy()
+    row_codes, row_names = _encode(matched.column("lang"))
+    takes_part = np.array([name in selected for name in row_names], dtype=bool)[row_codes]
+    tally.read += len(matched)
+    tally.drop("duplicate", int(np.count_nonzero(~unique)))
+    tally.drop("language_not_selected", int(np.count_nonzero(unique & ~takes_part)))
+    return unique & takes_part
+
+
+def _odds(matched: pa.Table, rows: np.ndarray, probability: Mapping[str, np.ndarray]) -> np.ndarray:
+    return row_probabilities(matched.select(["lang", "entries"]).take(pa.array(rows)), probability)

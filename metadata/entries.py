@@ -22,10 +22,10 @@ from metadata.ngrams import NGRAM_SCHEMA, select_bigrams, select_unigrams
 from metadata.recipes import Recipe
 from metadata.tally import Tally
 from metadata.text import PUNCTUATION, RuleSet, can_match
-from metadata.titles import VIEWS_SCHEMA, select_titles
+from metadata.titles import VIEWS_SCHEMA, select_titles, without_explanations
 
 #: Grows whenever a rule below changes in a way that can change a result.
-ENTRIES_VERSION = 2
+ENTRIES_VERSION = 3
 
 #: ``id`` is the row number. ``score`` is what ranked the entry in its source: the count of a unigram, the PMI in bits of a bigram, the
 #: views of a title; null in the other sources.
@@ -43,6 +43,8 @@ SOURCES = ("number", "wordnet", "unigram", "bigram", "title", "extra")
 _PUNCTUATION_OR_SPACE = PUNCTUATION | {" "}
 #: ``metadata.text.normalize_text`` makes spaces of these.
 _IN_NO_TEXT = re.compile(r"[\t\n\r]")
+#: A word of digits that begins with zero, in the digits of any script that a Wikipedia is written in.
+_PIECE_OF_NUMBER = re.compile(r"(?:^| )[0٠۰߀०০੦૦୦௦౦೦൦๐໐༠၀០᠐᱐꯰０]\d*(?: |$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +83,14 @@ class _List:
     sources: list[int] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
 
-    def new(self, texts: Iterable[str]) -> Iterator[tuple[int, str]]:
-        """(place among the texts, entry) of each text that would be a new entry, its first occurrence."""
+    def new(self, texts: Iterable[str], *, without: re.Pattern[str] | None = None) -> Iterator[tuple[int, str]]:
+        """(place among the texts, entry) of each text that would be a new entry, its first occurrence. ``without``: found in none."""
         offered: set[str] = set()
         for place, text in enumerate(texts):
             entry = text.strip()
             if entry in self.seen or entry in offered or _refusal(entry, self.max_characters):
+                continue
+            if without and without.search(entry):
                 continue
             offered.add(entry)
             yield place, entry
@@ -97,7 +101,9 @@ class _List:
         self.sources += [SOURCES.index(source)] * len(entries)
         self.scores += [None] * len(entries) if scores is None else scores
 
-    def add_best(self, source: str, select: Callable[[int], pa.Table], *, text: str, score: str, cap: int) -> int:
+    def add_best(
+        self, source: str, select: Callable[[int], pa.Table], *, text: str, score: str, cap: int, without: re.Pattern[str] | None = None
+    ) -> int:
         """Go down a ranking until ``cap`` entries are new; returns how many were.
 
         ``select(n)`` gives the n best candidates that qualify, best first; ``text`` and ``score`` name its columns.
@@ -106,7 +112,7 @@ class _List:
         limit = cap + len(self.seen)
         while True:
             ranked = select(limit)
-            new = list(islice(self.new(ranked[text].to_pylist()), cap))
+            new = list(islice(self.new(ranked[text].to_pylist(), without=without), cap))
             if len(new) == cap or ranked.num_rows < limit:
                 break
             limit *= 2
@@ -123,9 +129,11 @@ def select_entries(candidates: Candidates, recipe: Recipe) -> pa.Table:
 
     Within a source: numbers ascending, lemmas by code point, the others best first. A cap counts the entries that its source adds, and
     the share of bigrams, rounded, is one of the unigrams that were added, as in the published figures. Candidates are stripped; dropped
-    are those that are empty, too long, or made of punctuation and spaces only.
+    are those that are empty, too long, or made of punctuation and spaces only, and what the recipe's ``trimmed`` says.
     """
     result = _List(max_characters=recipe.max_characters)
+    without = _PIECE_OF_NUMBER if recipe.trimmed else None
+    views = without_explanations(candidates.titles) if recipe.trimmed else candidates.titles
     result.add("number", [str(number) for number in range(recipe.numbers)])
     result.add("wordnet", sorted(entry for _, entry in result.new(candidates.wordnet)))
 
@@ -136,13 +144,13 @@ def select_entries(candidates: Candidates, recipe: Recipe) -> pa.Table:
         return select_bigrams(candidates.bigrams, cap=limit, pmi_floor=recipe.bigram_pmi_floor, tokens=candidates.tokens)
 
     def titles(limit: int) -> pa.Table:
-        return select_titles(candidates.titles, min_views=recipe.title_min_views, top_share=recipe.title_top_share, cap=limit)
+        return select_titles(views, min_views=recipe.title_min_views, top_share=recipe.title_top_share, cap=limit)
 
-    selected = result.add_best("unigram", unigrams, text="gram", score="score", cap=recipe.unigram_cap)
+    selected = result.add_best("unigram", unigrams, text="gram", score="score", cap=recipe.unigram_cap, without=without)
     bigram_cap = recipe.bigram_cap
     if recipe.bigram_share is not None:
         bigram_cap = min(bigram_cap, round(Fraction(str(recipe.bigram_share)) * selected))
-    result.add_best("bigram", bigrams, text="gram", score="score", cap=bigram_cap)
+    result.add_best("bigram", bigrams, text="gram", score="score", cap=bigram_cap, without=without)
     result.add_best("title", titles, text="title", score="views", cap=recipe.title_cap)
     return result.table()
 

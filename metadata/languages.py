@@ -29,6 +29,8 @@ LID_FAMILIES = ("lid.176", "glotlid")
 
 #: Wikipedias with a list of their own that is built only where it is named.
 _ON_REQUEST = frozenset({"simple"})
+#: Their words are cut at apostrophes, as published: the first recipe is English, and its lists are to be those of the paper.
+_CUT_AT_APOSTROPHES = frozenset({"en", "simple"})
 _LABEL_PREFIX = "__label__"
 
 
@@ -55,6 +57,11 @@ class Language:
     glotlid: tuple[str, ...]
     wordnets: tuple[str, ...]
     merged_into: str
+
+    @property
+    def cut_apostrophes(self) -> bool:
+        """Whether an apostrophe inside a word is a token of its own."""
+        return self.code in _CUT_AT_APOSTROPHES
 
 
 @cache

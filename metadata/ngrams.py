@@ -1,9 +1,4 @@
-"""Plain text to unigram and bigram counts, their sums, and the choice of entries among them.
-
-Tokens. Languages written with spaces: text is split at white space, and every CJK-like character and every punctuation mark
-is a token of its own. Languages written without: the segments of ``metadata.segment``; white space and segments that begin with
-punctuation are no tokens. (A segment with an unbalanced bracket is no token either, and needs no rule of its own: no segmenter
-leaves a bracket anywhere but at the beginning.) Case is kept.
+"""Tokens to unigram and bigram counts, their sums, and the choice of entries among them.
 
 Bigrams are pairs of neighbouring tokens in one line. A punctuation mark breaks the chain; so does, without spaces, white space,
 since the joined pair would not read as it stands in the text: in "Red Hat" the entry "RedHat" would never be found.
@@ -13,7 +8,6 @@ N, the number of unigram tokens, is the sum of the unigram counts: words and, in
 
 from __future__ import annotations
 
-import re
 import zlib
 from bisect import bisect_left
 from collections import defaultdict
@@ -29,16 +23,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metadata.segment import segment
-from metadata.text import CJK_LIKE, PUNCTUATION
+from metadata.tokens import MARK, SKIP, WORD, kind_spaced, kind_unspaced, tokens_of
 
-#: Grows whenever a rule below changes in a way that can change a result.
-NGRAMS_VERSION = 1
+#: Grows whenever a rule below, or one of ``metadata.tokens``, changes in a way that can change a result.
+NGRAMS_VERSION = 2
 
 #: Key ranges of the n-gram space: the unit in which counts are shuffled and merged.
 RANGES = 64
-#: A longer token is no candidate: it breaks the chain like punctuation and is not counted. Bounds the size of a gram.
-MAX_TOKEN_CHARACTERS = 256
 #: Between the two words of a bigram in a block. White space, so that no token holds it, and below every character that a token
 #: holds, so that the byte order of grams is the order of word pairs.
 SEPARATOR = "\x1f"
@@ -80,16 +71,6 @@ _RUN_SCHEMA = pa.schema([("place", pa.int16()), ("gram", pa.string()), ("count",
 _MAX_RUNS = 100
 _MAX_DISTINCT = 1 << 27
 
-_BREAK_TOKEN = "\0"
-_ZERO_WIDTH_SPACE = "\u200b"
-#: Control characters and lone surrogates are no text and no Arrow string; they count as white space.
-_NO_TEXT = re.compile("[\0-\x09\x0b-\x1f\x7f\ud800-\udfff]")
-#: By code point: what is a token of its own.
-_STANDS_ALONE = np.zeros(0x110000, bool)
-_STANDS_ALONE[[ord(character) for character in CJK_LIKE | PUNCTUATION | {_BREAK_TOKEN}]] = True
-
-_WORD, _MARK, _BREAK, _SKIP = range(4)
-
 _Ints = npt.NDArray[np.int64]
 
 
@@ -101,7 +82,9 @@ def gram_range(gram: str) -> int:
     return value
 
 
-def count_ngrams(texts: Iterable[str], *, spaced: bool, segmenter: str, max_distinct: int = 2_000_000) -> Iterator[pa.Table]:
+def count_ngrams(
+    texts: Iterable[str], *, spaced: bool, segmenter: str, cut_apostrophes: bool = False, max_distinct: int = 2_000_000
+) -> Iterator[pa.Table]:
     """Counts of the unigrams and bigrams of texts, as tables of ``BLOCK_SCHEMA`` sorted by (n, range, bytes of gram).
 
     A gram occurs once in a table, and in as many tables as its count was cut into: ``merge_blocks`` of all of them does not depend
@@ -111,6 +94,7 @@ def count_ngrams(texts: Iterable[str], *, spaced: bool, segmenter: str, max_dist
         texts: any number of texts; only one is held, and of it one slice is expanded at a time.
         spaced: whether the language is written with spaces between words.
         segmenter: a name of ``metadata.segment``; "" where ``spaced``.
+        cut_apostrophes: whether an apostrophe inside a word is a token of its own, as published.
         max_distinct: how many distinct grams are held before they go out as tables; they are looked at every 2 million tokens
             (every ``max_distinct`` where that is less). A unigram takes about 200 bytes (1.2 kB at most), a bigram 16, and about
             100 more while its table is made. Measured with the default: 0.45 GB at the peak on words of Zipf's distribution, 0.9 GB
@@ -125,7 +109,7 @@ def count_ngrams(texts: Iterable[str], *, spaced: bool, segmenter: str, max_dist
         raise ValueError(f"a language written with spaces has no segmenter, not {segmenter!r}")
     counts = _Counts(spaced=spaced)
     for text in _slices(texts, min(_SLICE_CHARACTERS, max_distinct)):
-        counts.add(_tokens(text, spaced=spaced, segmenter=segmenter))
+        counts.add(tokens_of(text, spaced=spaced, segmenter=segmenter, cut_apostrophes=cut_apostrophes))
         if counts.pending_tokens >= min(_PENDING_TOKENS, max_distinct):
             counts.compact()
             if counts.distinct > max_distinct:
@@ -160,39 +144,6 @@ def _lines(text: str) -> Iterator[str]:
         start = end + 1
 
 
-def _tokens(text: str, *, spaced: bool, segmenter: str) -> list[str]:
-    """The tokens of a text, and among them tokens that break the chain; the last one does."""
-    if _NO_TEXT.search(text):
-        text = _NO_TEXT.sub(" ", text)
-    tokens = _isolate(text.replace("\n", _BREAK_TOKEN)).split() if spaced else segment(text, segmenter)
-    tokens.append(_BREAK_TOKEN)
-    if max(map(len, tokens)) > MAX_TOKEN_CHARACTERS:
-        tokens = [token if len(token) <= MAX_TOKEN_CHARACTERS else _BREAK_TOKEN for token in tokens]
-    return tokens
-
-
-def _isolate(text: str) -> str:
-    """The text with spaces around every character that stands alone."""
-    codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
-    places = np.flatnonzero(_STANDS_ALONE[codes])
-    return np.insert(codes, np.concatenate([places, places + 1]), ord(" ")).tobytes().decode("utf-32-le")
-
-
-def _kind_spaced(token: str) -> int:
-    if token == _BREAK_TOKEN:
-        return _BREAK
-    return _MARK if token in PUNCTUATION else _WORD
-
-
-def _kind_unspaced(token: str) -> int:
-    # Khmer, Thai and others set a zero-width space between words that belong together.
-    if not token.strip(_ZERO_WIDTH_SPACE):
-        return _SKIP
-    if token == _BREAK_TOKEN or token[0] in PUNCTUATION or token.split() != [token]:
-        return _BREAK
-    return _WORD
-
-
 class _Counts:
     """Counts in the making: words are numbered by a dictionary, a bigram is the number ``id1 << 32 | id2``.
 
@@ -200,7 +151,7 @@ class _Counts:
     """
 
     def __init__(self, *, spaced: bool) -> None:
-        self._kind_of = _kind_spaced if spaced else _kind_unspaced
+        self._kind_of = kind_spaced if spaced else kind_unspaced
         self._ids: defaultdict[str, int] = defaultdict(count().__next__)
         self._kinds = np.empty(0, np.uint8)
         self._unigrams: _Ints = np.empty(0, np.int64)
@@ -228,8 +179,8 @@ class _Counts:
         new = list(map(self._kind_of, islice(self._ids, len(self._kinds), None)))
         self._kinds = np.concatenate([self._kinds, np.array(new, np.uint8)])
         self._unigrams = np.bincount(ids, minlength=words) + np.pad(self._unigrams, (0, words - len(self._unigrams)))
-        ids = ids[self._kinds[ids] != _SKIP]
-        is_word = self._kinds[ids] == _WORD
+        ids = ids[self._kinds[ids] != SKIP]
+        is_word = self._kinds[ids] == WORD
         in_chain = is_word[:-1] & is_word[1:]
         self._add_pairs(*np.unique(ids[:-1][in_chain] << 32 | ids[1:][in_chain], return_counts=True))
 
@@ -246,7 +197,7 @@ class _Counts:
     def tables(self) -> Iterator[pa.Table]:
         """What is counted, as sorted tables of at most ``_TABLE_BYTES`` of text."""
         tokens = list(self._ids)
-        order = np.array(sorted(np.flatnonzero(self._kinds <= _MARK).tolist(), key=tokens.__getitem__), np.int64)
+        order = np.array(sorted(np.flatnonzero(self._kinds <= MARK).tolist(), key=tokens.__getitem__), np.int64)
         encoded = [tokens[i].encode() for i in order.tolist()]
         words = pa.array(encoded, pa.large_binary())
         ranges = np.fromiter(map(zlib.crc32, encoded), np.int64, len(encoded)) % RANGES

@@ -42,6 +42,7 @@ REASONS: dict[str, dict[str, str]] = {
     "wordnet": {
         "not_a_lemma": "A line of a table that says something other than a lemma: a definition, an example.",
         "empty_lemma": "A lemma of which nothing is left without the marks of its source.",
+        "notation": "A lemma with a dictionary's notation in it, that no text holds so: stray brackets, two words in one, a code.",
         "repeated_lemma": "A lemma that the language has already.",
         "not_a_synset": "A line of WordNet that is no synset.",
         "too_few_fields": "A line of a table with fewer than three fields.",
@@ -131,11 +132,24 @@ REASONS: dict[str, dict[str, str]] = {
         "too_large": "More than 20 MiB.",
         "file": "A file:// address where there is no file.",
         "failed": "Something unforeseen; failed/ says what.",
+        "label_dropped": "The image has a label of --drop-labels; failed/ says which.",
+        "not_in_source": "The image is in none of the files of --take-from.",
+        "not_fetched": "A file of --take-from knows the image and does not have it; failed/ says why, in the words of what made the file.",
         "not_an_image": "The bytes are no JPEG, PNG, GIF, WebP or BMP.",
         "truncated_image": "The image is cut off or broken.",
         "too_many_pixels": "More pixels than are decoded (50 million), or a side longer than JPEG can have.",
         "too_small": "A side of no pixel.",
         "too_many_scans": "A JPEG that is made to keep a decoder busy.",
+    },
+    "duplicates": {
+        "exact_duplicate": "An image with the same pixels as one before it.",
+        "near_duplicate": "An image that differs little from one before it: smaller, or more compressed.",
+    },
+    "export": {
+        "image_dropped": "A text of an image in the list of those to leave out.",
+        "label_dropped": "A text of an image with a label of --drop-labels.",
+        "not_chosen": "Another text of the same image is the one that was chosen.",
+        "balanced_away": "Chosen, but the draw by the counts of its entries did not keep it.",
     },
     "coverage": {
         "empty_text": "A caption of nothing but spaces.",

@@ -27,6 +27,9 @@ class Recipe:
     ``title_min_views``: least sum of page views; 70 over 26 sampled days in version 1.
     ``title_top_share``: share of the titles seen, by views, rounded; 76 % in version 2.
     ``title_cap``: 61,235, as for unigrams.
+    ``trimmed``: whether titles lose an explanation in brackets at their end ("Android (robot)"), and grams with a piece of a number that
+    was cut at a comma or a space ("000 km") are left out: in a caption they mean nothing, or do not stand. Version 1 takes them as
+    published.
     ``max_characters``: a longer entry is dropped; 256 in the reference of both.
     ``rules``: name of the rule set of ``metadata.text`` by which entries meet texts; version 1 pads both ends of every entry.
     """
@@ -44,6 +47,7 @@ class Recipe:
     title_min_views: int | None
     title_top_share: float | None
     title_cap: int = 61_235
+    trimmed: bool
     max_characters: int = 256
     rules: str
 
@@ -60,6 +64,7 @@ _RECIPES = {
             bigram_share=None,
             title_min_views=70,
             title_top_share=None,
+            trimmed=False,
             rules="default-v1",
         ),
         Recipe(
@@ -72,6 +77,7 @@ _RECIPES = {
             bigram_share=100_646 / 251_465,
             title_min_views=None,
             title_top_share=0.76,
+            trimmed=True,
             rules="default",
         ),
     )

@@ -12,7 +12,7 @@ from icu4py.breakers import WordBreaker
 from metadata.text import PUNCTUATION, character_class
 
 #: Names the rules below and the library whose dictionaries move word breaks: part of every fingerprint of segmented text.
-SEGMENT_VERSION = f"2/icu4py-{version('icu4py')}/icu-{icu4py.icu_version}"
+SEGMENT_VERSION = f"3/icu4py-{version('icu4py')}/icu-{icu4py.icu_version}"
 
 _ICU_LOCALES = {"icu:ja": "ja", "icu:zh": "zh", "icu:th": "th", "icu:km": "km", "icu:lo": "lo", "icu:my": "my"}
 #: Names of the segmenters.
@@ -40,19 +40,29 @@ _MYANMAR = re.compile(rf"\s+|{_ANY_MARK}|[{_MYANMAR_LETTER}](?:(?!{_ONSET})[{_MY
 # Vowels, tones and signs that belong to the letter before them; vowels and conjoiners that belong to the letter after them.
 _AFTER_A_LETTER = "[\u0e30-\u0e3a\u0e45\u0e47-\u0e4e\u0eb0-\u0ebd\u0ec8-\u0ece\u17b6-\u17d3]"
 _BEFORE_A_LETTER = "[\u0e40-\u0e44\u0ec0-\u0ec4\u1039\u17d2]"
+# Small kana, the mark of length and the final n of katakana belong to what is before them, be it kana or a stem in Han: "行|っ|た",
+# "ウ|ィ|ー|ン". Not the small ka and ke, which count things ("3|ヶ月"), nor the n of hiragana, which is short for a word ("する|んだ").
+_AFTER_KANA = (
+    "[\u3041\u3043\u3045\u3047\u3049\u3063\u3083\u3085\u3087\u308e\u30a1\u30a3\u30a5\u30a7\u30a9\u30c3\u30e3\u30e5\u30e7\u30ee\u30f3\u30fc"
+    "\u31f0-\u31ff\uff67-\uff70\uff9d]"
+)
+_JAPANESE = "[\u3005\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uff66-\uff9f]"
 _IN_A_WORD = f"[\u0e01-\u0e3a\u0e40-\u0e45\u0e47-\u0e4e\u0e81-\u0ec4\u0ec8-\u0ece\u1780-\u17d3{_MYANMAR_LETTER}]"
 _INSIDE_SYLLABLE = re.compile(
     rf"(?<={_IN_A_WORD})(?:{_AFTER_A_LETTER}|(?!{_ONSET})[{_MYANMAR_LETTER}]|(?<={_BEFORE_A_LETTER}){_IN_A_WORD})"
+    rf"|(?<={_JAPANESE}){_AFTER_KANA}"
 )
-_MAY_BE_TORN = re.compile(rf"{_AFTER_A_LETTER}|(?!{_BASE}(?!\u1037?[\u1039\u103a]))[{_MYANMAR_LETTER}]|.*{_BEFORE_A_LETTER}\Z", re.DOTALL)
+_MAY_BE_TORN = re.compile(
+    rf"{_AFTER_A_LETTER}|{_AFTER_KANA}|(?!{_BASE}(?!\u1037?[\u1039\u103a]))[{_MYANMAR_LETTER}]|.*{_BEFORE_A_LETTER}\Z", re.DOTALL
+)
 
 
 def segment(text: str, segmenter: str) -> list[str]:
     """Cut a text into words, punctuation and white space; the segments joined are the text.
 
     ``icu:<locale>``: the dictionaries of ICU. A line break always is a segment boundary, so lines that are segmented together give
-    the segments that each gives alone. A word that a dictionary lacks may be cut anywhere; cuts inside a Thai, Lao, Khmer or Burmese
-    syllable, which no word ends at, are taken back.
+    the segments that each gives alone. A word that a dictionary lacks may be cut anywhere; cuts inside a Thai, Lao, Khmer, Burmese or
+    Japanese syllable, which no word ends at, are taken back.
     ``tibetan``: syllables. A syllable keeps the tsheg that ends it, since words joined out of syllables must read as they stand in
     a text; runs of white space and single marks are segments of their own.
     ``myanmar``: syllables too, for the languages in the Myanmar script of which ICU has no dictionary.

@@ -45,6 +45,8 @@ VIEWS_SCHEMA = pa.schema(
 _VIEWS_DIGITS = 10
 _BYTES_DIGITS = 18
 _ENCODED_CONTROL = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
+#: For RE2.
+_EXPLANATION = r"( \([^()]*\))+$"
 #: A title takes at most 255 bytes, encoded 765.
 _LINE_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 23
@@ -118,6 +120,25 @@ def merge_views(blocks: Iterable[pa.Table]) -> pa.Table:
         if rows >= max(_MERGE_ROWS, merged.num_rows):
             merged, pending, rows = _sum([merged, *pending]), [], 0
     return _named(_sum([merged, *pending]))
+
+
+def without_explanations(titles: pa.Table) -> pa.Table:
+    """Titles without what stands in brackets at their end, which tells pages of one name apart and is no part of it: "Android (robot)" and
+    "Android" are one title with the views of both.
+
+    Args:
+        titles: has columns ``title``, each once, and ``views``; the result has these, in no particular order.
+    """
+    explained = pc.match_substring_regex(titles["title"], _EXPLANATION)
+    plain, long = (titles.filter(rows).select(["title", "views"]) for rows in (pc.invert(explained), explained))
+    # Only these are grouped: to group all of a large Wikipedia would take three times the memory.
+    short = long.set_column(0, "title", pc.replace_substring_regex(long["title"], _EXPLANATION, "")).group_by("title")
+    added = short.aggregate([("views", "sum")]).rename_columns(["title", "views"])
+    places = pc.index_in(plain["title"], value_set=added["title"])
+    views = pc.add(plain["views"], pc.fill_null(added["views"].take(places), 0))
+    is_new = np.ones(len(added), bool)
+    is_new[places.drop_null().to_numpy()] = False
+    return pa.concat_tables([pa.table({"title": plain["title"], "views": views}), added.filter(pa.array(is_new))])
 
 
 def select_titles(titles: pa.Table, *, min_views: int | None, top_share: float | None, cap: int | None) -> pa.Table:

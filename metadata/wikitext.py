@@ -19,7 +19,7 @@ from metadata.text import CJK_LIKE, PUNCTUATION
 __all__ = ["MAX_PAGE_CHARACTERS", "WIKITEXT_VERSION", "DumpError", "Page", "plain_text", "read_pages", "read_site"]
 
 #: Grows whenever a rule below changes in a way that can change a text.
-WIKITEXT_VERSION = 2
+WIKITEXT_VERSION = 3
 
 _Cut = tuple[int, int]
 
@@ -144,6 +144,12 @@ def _seam(before: str, after: str, *, words: bool) -> tuple[str, str]:
             return before.rstrip(" "), ""
     elif left == "'" == right:
         return before, _APART
+    elif left == "]" and words:
+        # "[[Kyiv]]{{•}}[[Lviv]]" is a list, "[[Kyiv]]{{mdash}}instead" a sentence.
+        if right == "[":
+            return before, _GAP
+        if _is_word(right) and right not in CJK_LIKE:
+            return before, " "
     elif _is_word(left) and (_is_word(right) or right == "（") and (words or left not in CJK_LIKE):
         return before, " "
     return before, ""

@@ -6,7 +6,8 @@ no harm.
 
 In every lemma ``_`` becomes a space and ``+``, which marks morphemes in the Chinese table, is left out. So is what a lemma carries that is
 not written in a text: the vowel points of the Hebrew and Arabic tables (of 5,325 pointed Hebrew lemmas not one occurs in 24,000 characters
-of Wikipedia, without points 184 do), doubts ("!" and "?" at the beginning), an explanation in brackets at the end, and remains of wikitext.
+of Wikipedia, without points 184 do), doubts ("!" and "?" at the beginning), an explanation in brackets at either end, quotation marks
+around the whole, and remains of wikitext and HTML. A lemma in which a dictionary's notation is left all the same is dropped.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import pyarrow as pa
 
 from metadata.languages import all_languages
 from metadata.tally import Tally
+from metadata.wikitext import plain_text
 
 #: Grows whenever a rule below changes in a way that can change a result.
-WORDNET_VERSION = 2
+WORDNET_VERSION = 3
 
 #: ``lang`` is a wiki code. Sorted by lemma, each once.
 LEMMA_SCHEMA = pa.schema([pa.field("lang", pa.string(), nullable=False), pa.field("lemma", pa.string(), nullable=False)])
@@ -33,16 +35,26 @@ _SYNSET_FILES = ("wordnet/data.adj", "wordnet/data.adv", "wordnet/data.noun", "w
 _TABLE_NAME = re.compile(r"omw-1\.4/[^/]+/wn-data-([a-z]{3})\.tab")
 #: "galore(ip)": where an adjective may stand.
 _SYNTACTIC_MARKER = re.compile(r"\([^()]*\)$")
-#: Characters of lemmas that become others or, in most cases, nothing. Points of Hebrew; vowel signs and the stretching stroke of Arabic.
+#: Characters of lemmas that become others or, in most cases, nothing. Points of Hebrew; vowel signs and the stretching stroke of Arabic;
+#: what is left of characters that a table had in another encoding.
 _TRANSLATION: dict[int, str | None] = {
     ord("_"): " ",
     **dict.fromkeys([ord("+"), *range(0x591, 0x5BE), 0x5BF, 0x5C1, 0x5C2, 0x5C4, 0x5C5, 0x5C7]),
     **dict.fromkeys([0x640, *range(0x64B, 0x653), 0x670]),
+    0x9C: "œ",
+    0x9D: None,
 }
 #: "arabette|lt=vaistutis", "moteur#moteur thermique", "[[geboren]] [[worden]]", "*account"
 _WIKITEXT = re.compile(r"[|#].*|\[\[|\]\]|^\*")
-#: "gasnúť (oheň)"; not "chlorek rtęci(II)"
-_EXPLANATION = re.compile(r" \([^()]*\)$")
+_MARKUP = re.compile(r"[<&]|''|\{\{")
+#: "Bahamas ''f pl''"
+_REMARK = re.compile(r"''+[^']+''+")
+#: "gasnúť (oheň)", "(slang.) úžasný"; not "chlorek rtęci(II)"
+_EXPLANATION = re.compile(r" \([^()]*\)$|^\([^()]*\) ?")
+#: "« big band »"
+_QUOTED = re.compile(r"""["'«“„] ?([^"'«»“”„]*?) ?["'»“”]""")
+#: "(Ath", "2)"; "serpe ; serpette", "尘[粉]状的"; "útenginn; gefin\""; "-520", "$L"
+_NOTATION = re.compile(r"""^[($]|\([^()]*$|^[^()]*\)|[][<>{};\ufffd]|^"[^"]*$|^[^"]*"$|^-\d+$""")
 #: What tables hold where a language has no word.
 _NO_WORD = frozenset({"GAP!", "PSEUDOGAP!"})
 #: A longer line counts as several. The longest one of WordNet 3.0 takes 13 kB, of the tables 3 kB.
@@ -181,25 +193,33 @@ def _bury(tally: Tally, reason: str, place: int, line: bytes, *, detail: str = "
 
 def _plain(lemma: str) -> str:
     """The lemma as it stands in a text; empty where it is no word."""
-    lemma = _WIKITEXT.sub("", lemma.translate(_TRANSLATION))
-    lemma = _EXPLANATION.sub("", " ".join(lemma.split()))
+    lemma = lemma.translate(_TRANSLATION)
+    if _MARKUP.search(lemma):
+        # Twice, since tags may be written as entities.
+        lemma = plain_text(plain_text(_REMARK.sub("", lemma)))
+    lemma = _EXPLANATION.sub("", " ".join(_WIKITEXT.sub("", lemma).split()))
+    if quoted := _QUOTED.fullmatch(lemma):
+        lemma = quoted[1]
     return "" if lemma in _NO_WORD else lemma.lstrip("!? ")
 
 
 def _table(lemmas: Iterable[str], *, lang: str, tally: Tally) -> pa.Table:
     """Distinct lemmas as ``LEMMA_SCHEMA``; each one that comes is read."""
     distinct: set[str] = set()
-    read = empty = 0
+    read = empty = notation = 0
     for lemma in lemmas:
         read += 1
         plain = _plain(lemma)
-        if plain:
-            distinct.add(plain)
-        else:
+        if not plain:
             empty += 1
+        elif _NOTATION.search(plain):
+            notation += 1
+        else:
+            distinct.add(plain)
     tally.read += read
     tally.emitted += len(distinct)
     tally.drop("empty_lemma", empty)
-    tally.drop("repeated_lemma", read - empty - len(distinct))
+    tally.drop("notation", notation)
+    tally.drop("repeated_lemma", read - empty - notation - len(distinct))
     ordered = sorted(distinct)
     return pa.table([pa.array([lang] * len(ordered), pa.string()), pa.array(ordered, pa.string())], schema=LEMMA_SCHEMA)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from balancing.left_out import REASONS, LeftOut
 from balancing.pairs import CURATED_SCHEMA
 from balancing.sampling import entry_probabilities
-from balancing.selection import select_rows
+from balancing.selection import select_rows, sibling_rows
 from metadata.tally import Tally
 from pipelines import storage
 from pipelines.errors import JobError
@@ -28,7 +28,13 @@ ABOUT = """Draw the balanced set.
 
 Of each image one of its texts is chosen, which is then kept with a probability that falls with the counts of its entries. Every draw is a
 keyed hash of --seed and the pair: the same inputs give the same set, and a smaller t gives a subset of it. What the counts of the
-thresholds left out (--alive, --drop-ids, --drop-hosts of the job count) is left out here too."""
+thresholds left out (--alive, --drop-ids, --drop-hosts of the job count) is left out here too.
+
+With --keep-siblings nothing is drawn: every image keeps all its texts, each with its probability, and the trainer draws anew in each epoch
+(data.curation = "online"). With the same seed its first epoch is the set that would be drawn here."""
+
+#: The stage's parameter for ``--keep-siblings``; without the option it is absent.
+KEEP_SIBLINGS = "keep_siblings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,7 @@ class BalanceConfig(JobConfig):
         "codes of the languages to take part, with commas, or all that have a threshold", default="all", metavar="CODES"
     )
     seed: int = option("seed of all draws", default=0, metavar="N")
+    keep_siblings: bool = option("keep all texts of each image, for a trainer that draws them itself", default=False)
 
 
 @cache
@@ -50,13 +57,16 @@ def probabilities(counts_url: str, counts_id: str, lang: str, t: float) -> np.nd
 
 
 def balance_unit(unit: Unit, *, stage: Stage, siblings_url: str, counts_url: str, seed: int) -> None:
-    """Draw the curated rows of one matched part and write them, sorted by image key, which mixes hosts."""
+    """Draw the curated rows of one matched part, or take all that may be drawn; write them sorted by image key, which mixes hosts."""
     t = thresholds_of(stage)
     tally = Tally()
     matched, siblings = leave_out(*read_with_siblings(unit, siblings_url), left_out_at(counts_url, stage.parameters), tally)
     probability = {lang: probabilities(counts_url, stage.upstream["count"], lang, t[lang]) for lang in t}
     try:
-        rows, odds = select_rows(matched, siblings, probability=probability, seed=seed, tally=tally)
+        if stage.parameters.get(KEEP_SIBLINGS):
+            rows, odds = sibling_rows(matched, siblings, probability=probability, tally=tally)
+        else:
+            rows, odds = select_rows(matched, siblings, probability=probability, seed=seed, tally=tally)
     except ValueError as error:
         raise JobError(f"{unit.url}: {error} that {counts_url} counts: they belong to other entries; match or count again") from error
     order = np.lexsort((matched["pair_key"].to_numpy()[rows], matched["image_key"].to_numpy()[rows]))
@@ -117,6 +127,7 @@ def plan(config: BalanceConfig) -> tuple[Stage, list[Unit], str]:
             "seed": config.seed,
             "thresholds": {"id": body["id"], "t": {lang: str(value) for lang, value in t.items()}},
             **{key: about for key, about in counts.parameters.items() if key == LEFT_OUT},
+            **({KEEP_SIBLINGS: True} if config.keep_siblings else {}),
         },
         upstream={"match": pool.id, "dedup": siblings.id, "count": counts.id},
         limits=config.limits,

@@ -285,7 +285,7 @@ def wanted_lists(config: EntriesConfig, available: set[str], extra: set[str]) ->
 def make_entries(unit: Unit, *, stage: Stage, config: EntriesConfig) -> None:
     """Make the list of one language and its automaton, which is written first: the part commits both.
 
-    Memory: the candidates of one Wikipedia at a time and about as much again; 1.4 GB in all for 15 million distinct unigrams, 8 million
+    Memory: the candidates of one Wikipedia at a time and about as much again; 2.0 GB in all for 15 million distinct unigrams, 8 million
     bigrams and 5 million titles, measured.
     """
     rules, tally = rule_set(stage.parameters["rules"]), Tally()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,46 +10,71 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from balancing.gather import CURATED_COLUMNS, WANTED_SCHEMA, gather_images
+from balancing.labels import labels_of_images, read_labels
 from balancing.pairs import IMAGES_SCHEMA
 from balancing.siblings import range_of
 from metadata.tally import Tally
 from pipelines import storage
+from pipelines.balance import KEEP_SIBLINGS
+from pipelines.costs import IMAGE_BYTES
 from pipelines.errors import JobError
-from pipelines.fetch import FetchConfig, fetch_all
+from pipelines.fetch import FetchConfig, Fetched, fetch_all
 from pipelines.graph import Begin, FinishStage, run
-from pipelines.imaging import ImageError, prepare_image
-from pipelines.options import JobConfig, option, positive
-from pipelines.progress import PROGRESS_SECONDS, time_text
-from pipelines.stage import Stage, Unit, open_stage, read_part
+from pipelines.image_part import ImageRules, write_images
+from pipelines.options import JobConfig, byte_size, option, positive
+from pipelines.stage import Stage, Unit, digest, open_stage, read_part
+from pipelines.take import assign_to_sources, places_of_unit, source_units, write_taken
 
 ABOUT = """Fetch the images of the curated set.
 
-Writes Parquet parts with the JPEG bytes and the texts of each image, as the trainer reads them. What cannot be fetched or decoded is
-counted by reason and listed in failed/. Addresses inside private networks are refused; pages that opt out of AI use (X-Robots-Tag) are
-respected."""
+Writes Parquet parts with the images and the texts of each, as the trainer reads them. What cannot be fetched or decoded is counted by
+reason and listed in failed/. Addresses inside private networks are refused; pages that opt out of AI use (X-Robots-Tag) are respected.
 
-#: Images of a row group: what the trainer holds at once; about 15 MB.
-ROW_GROUP_IMAGES = 256
-#: Bytes of them at which it ends before that. Writing one takes about three times as much.
-ROW_GROUP_BYTES = 256 << 20
+A JPEG, PNG or WebP keeps its bytes where it is upright, 8-bit and without transparency. Anything else becomes a JPEG, and so does what
+--max-side makes smaller.
 
-#: Reasons that an option would remove, and those that a worker without a network gives for everything.
-_MISSING_OPTION = frozenset({"scheme", "private_address"})
-_OUTAGE = frozenset({"dns", "refused", "timeout", "connection", "host_down"})
-#: So many images do not all fail by chance of dead hosts.
-_OUTAGE_IMAGES = 100
+Then it is known which images are alive. Count again without the others, and then thresholds and balance as before; nothing is matched or
+fetched again. (count --alive W/images says it the other way round, of a set that was made with thresholds --t inf.)
 
-FAILED_SCHEMA = pa.schema([("image_id", pa.string()), ("url", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+    worldclip count ... --drop-ids 'W/images/failed/*.parquet' --output W/counts-2
+    worldclip images --curated W/curated-2 --take-from W/images --output W/images-2
+
+--take-from also reads what img2dataset made of the curated parts, which are such a list as it takes (url_col url; with ids of your own
+save_additional_columns image_id). There is a part for each file then, in the order of the file.
+
+--labels: what a classifier of unsafe content, or worldclip duplicates, says of images; --drop-labels leaves them out before they are
+fetched. worldclip export writes webdataset shards for other trainers."""
+
+#: Bytes of a small JPEG for each pixel of the square on its longer side; measured on photos: 0.4 a pixel, of three quarters of the square.
+_BYTES_OF_SIDE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesConfig(JobConfig):
     curated: str = option("the finished stage of the job balance", metavar="DIR")
-    images_per_part: int = option("images of a part: about 300 MB at web sizes", default=5_000, parse=positive, metavar="N")
+    take_from: str = option(
+        "fetch nothing, take the images from here: what img2dataset wrote (tars or Parquet), or a finished stage of images",
+        default="",
+        metavar="DIR",
+    )
+    image_id: str = option(
+        "with --take-from: where the ids stand (default: in image_id, or else they are made of url)", default="", metavar="COLUMN"
+    )
+    labels: tuple[str, ...] = option(
+        "what others say of the images: Parquet with columns image_id and label, or labels (a list)", default=(), metavar="FILE"
+    )
+    drop_labels: str = option("leave out the images with one of these labels, with commas", default="", metavar="LABELS")
+    part_size: int = option(
+        "size of a part, as far as it is known before the images are: by 60 kB an image, or less with --max-side",
+        default=384 << 20,
+        parse=byte_size,
+        metavar="SIZE",
+    )
+    images_per_part: int | None = option("images of a part instead of its size", default=None, parse=positive, metavar="N")
     max_side: int | None = option("make larger images smaller, to this many pixels", default=None, parse=positive, metavar="PIXELS")
+    to_jpeg: bool = option("also encode PNG and WebP anew, as JPEG: less to store and to decode, a little is lost", default=False)
     concurrency: int = option("requests at a time, per process", default=64, parse=positive, metavar="N")
     per_host: int = option("requests at a time to one host, per process", default=2, parse=positive, metavar="N")
     timeout: float = option("seconds for one attempt, redirects and body included", default=20.0, metavar="SECONDS")
@@ -77,164 +97,174 @@ class ImagesConfig(JobConfig):
             allow_files=self.allow_files,
         )
 
+    def rules(self) -> ImageRules:
+        """What becomes of what was fetched."""
+        return ImageRules(max_side=self.max_side, to_jpeg=self.to_jpeg, drop_labels=label_set(self.drop_labels))
+
+    def shards(self, images: int) -> int:
+        """How many parts so many images make. Before the images are there, their sizes are a guess."""
+        size = IMAGE_BYTES if self.max_side is None else min(IMAGE_BYTES, max(1, int(_BYTES_OF_SIDE * self.max_side**2)))
+        return max(1, -(-images // (self.images_per_part or max(1, self.part_size // size))))
+
     def __post_init__(self) -> None:
         self.fetching()
+        if self.drop_labels and not self.labels:
+            raise ValueError("--drop-labels needs --labels, which say what images have them")
+        if self.image_id and not self.take_from:
+            raise ValueError("--image-id belongs to --take-from")
 
 
-def cut_into_shards(unit: Unit, *, shards: int) -> Iterator[tuple[int, pa.Table]]:
-    """The curated pairs of a part by shard: equal ranges of image keys, so that all texts of an image meet."""
-    table = read_part(unit.url, columns=CURATED_COLUMNS)
-    numbers = range_of(table["image_key"].to_numpy(), shards)
-    for number in np.unique(numbers).tolist():
-        yield number, table.filter(pa.array(numbers == number))
-
-
-class Progress:
-    """How far a shard is: the images that are done, how many a second, what failed so far and why, and the time left for this shard."""
-
-    def __init__(self, name: str, images: int, tally: Tally, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.done = 0
-        self._name, self._images, self._tally, self._clock, self._started = name, images, tally, clock, clock()
-
-    def line(self) -> str:
-        """The state in a line. May be called while another thread counts."""
-        rate = self.done / max(self._clock() - self._started, 1e-3)
-        left = f", {time_text((self._images - self.done) / rate)} left" if rate else ""
-        failed = ", ".join(f"{reason} {n:,}" for reason, n in Counter(dict(self._tally.dropped)).most_common())
-        return f"images: {self._name}: {self.done:,} of {self._images:,} images, {rate:.1f} a second{left}; failed: {failed or 'none'}"
-
-    @contextlib.contextmanager
-    def told(self, every: float = PROGRESS_SECONDS) -> Iterator[None]:
-        """While the block runs, say the line on stderr, also when nothing arrives."""
-        stop = threading.Event()
-
-        def watch() -> None:
-            while not stop.wait(every):
-                print(self.line(), file=sys.stderr, flush=True)
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-
-def fetch_images(
-    wanted: pa.Table, *, config: ImagesConfig, failed: list[dict[str, str]], tally: Tally, progress: Progress
-) -> Iterator[pa.Table]:
-    """Fetch the images of a shard: IMAGES_SCHEMA tables of a row group. What fails is dropped by reason and appended to ``failed``."""
-    urls = [url or "" for url in wanted["url"].to_pylist()]
-    ids = wanted["image_id"].to_pylist()
-    tally.read += len(urls)
-    rows: list[dict[str, Any]] = []
-    alive: list[int] = []
-    size = 0
-
-    def row_group() -> pa.Table:
-        images = pa.Table.from_pylist(rows, schema=pa.schema([f for f in IMAGES_SCHEMA if f.name != "texts"]))
-        tally.emitted += len(rows)
-        return images.append_column(IMAGES_SCHEMA.field("texts"), wanted["texts"].take(pa.array(alive))).cast(IMAGES_SCHEMA)
-
-    for fetched in fetch_all(urls, config.fetching()):
-        reason, detail = fetched.reason, fetched.detail
-        if fetched.body is not None:
-            try:
-                image = prepare_image(fetched.body, max_side=config.max_side)
-            except ImageError as error:
-                reason, detail = error.reason, error.detail
-            else:
-                about = {"width": image.width, "height": image.height, "sha256": image.sha256}
-                rows.append({"image_id": ids[fetched.index], "url": urls[fetched.index], "jpeg": image.jpeg, **about})
-                alive.append(fetched.index)
-                size += len(image.jpeg)
-        if reason:
-            tally.drop(reason)
-            failed.append({"image_id": ids[fetched.index], "url": urls[fetched.index], "reason": reason, "detail": detail})
-        progress.done += 1
-        if len(rows) == ROW_GROUP_IMAGES or size >= ROW_GROUP_BYTES:
-            yield row_group()
-            rows, alive, size = [], [], 0
-    if rows:
-        yield row_group()
-
-
-def never_tried(tally: Tally) -> bool:
-    """Whether a shard came out empty because of a missing option or an outage. Dead links are data: a few of them may be a whole shard."""
-    if tally.emitted or not tally.read:
-        return False
-    return tally.dropped.keys() <= _MISSING_OPTION or (tally.read >= _OUTAGE_IMAGES and tally.dropped.keys() <= _MISSING_OPTION | _OUTAGE)
-
-
-def nothing_fetched(unit: Unit, tally: Tally) -> str:
-    """What to tell when not one image of a shard arrived: an outage or a missing option, not dead links."""
-    reasons = ", ".join(f"{reason} {n:,}" for reason, n in tally.dropped.most_common())
-    if "scheme" in tally.dropped:
-        hint = "file:// addresses are read only with --allow-files (and into another --output)."
-    elif "private_address" in tally.dropped:
-        hint = "addresses inside a private network are fetched only with --allow-private (and into another --output)."
-    else:
-        hint = "is there a network? Not finished: run the same command again"
-    return f"none of the {tally.read:,} images of {unit.path} could be fetched ({reasons}): {hint}"
-
-
-def write_shard(element: tuple[int, dict[str, Any]], *, stage: Stage, config: ImagesConfig, shards: int) -> int:
-    """Fetch one shard and write its part, unless it is there; 1, so that the shards can be counted."""
-    _, joined = element
-    (unit,) = joined["unit"]
-    if not stage.has_part(unit):
-        tally, failed = Tally(), list[dict[str, str]]()
-        tables = list(joined["pairs"])
-        wanted = gather_images(tables) if tables else WANTED_SCHEMA.empty_table()
-        progress = Progress(f"shard {unit.index + 1} of {shards}", len(wanted), tally)
-        with stage.part(unit, IMAGES_SCHEMA, tally) as writer, progress.told():
-            for images in fetch_images(wanted, config=config, failed=failed, tally=tally, progress=progress) if tables else ():
-                writer.write(images, row_group_rows=ROW_GROUP_IMAGES)
-            if never_tried(tally):
-                raise JobError(nothing_fetched(unit, tally))
-            with storage.writing(stage.at("failed", stage.part_name(unit))) as path:
-                pq.write_table(pa.Table.from_pylist(failed, schema=FAILED_SCHEMA), path, compression="zstd")
-    return 1
+def label_set(names: str) -> frozenset[str]:
+    """Labels that are written with commas."""
+    return frozenset(name.strip() for name in names.split(",") if name.strip())
 
 
 def curated_units(_: Any, url: str) -> Iterable[Unit]:
     return open_stage(url, "balance").units()
 
 
-def shard_units(_: Any, stage: Stage) -> Iterable[tuple[int, Unit]]:
-    return [(unit.index, unit) for unit in stage.units()]
+def stage_units(_: Any, stage: Stage) -> Iterable[Unit]:
+    return stage.units()
+
+
+def cut_into_shards(unit: Unit, *, shards: int) -> Iterator[tuple[int, pa.Table]]:
+    """The curated pairs of a part by shard: equal ranges of image keys, so that all texts of an image meet."""
+    return _cut(read_part(unit.url, columns=CURATED_COLUMNS), shards)
+
+
+def label_files(_: Any, patterns: Sequence[str]) -> Iterable[str]:
+    return [file.url for file in storage.expand(tuple(patterns), flag="--labels")]
+
+
+def cut_labels(url: str, *, shards: int) -> Iterator[tuple[int, pa.Table]]:
+    """The labels in a file by the same shards."""
+    with storage.open_read(url) as file:
+        try:
+            for table in read_labels(file):
+                yield from _cut(table, shards)
+        except ValueError as error:
+            raise JobError(f"--labels {url}: {error}") from error
+
+
+def _cut(table: pa.Table, shards: int) -> Iterator[tuple[int, pa.Table]]:
+    numbers = range_of(table["image_key"].to_numpy(), shards)
+    for number in np.unique(numbers).tolist():
+        yield number, table.filter(pa.array(numbers == number))
+
+
+#: An image that is wanted, and what others say of it.
+_LABELLED_SCHEMA = pa.schema([*WANTED_SCHEMA, IMAGES_SCHEMA.field("labels")])
+
+
+def wanted_images(joined: dict[str, Iterable[Any]]) -> pa.Table:
+    """The images of a shard with their texts, and their labels where labels were given."""
+    tables = list(joined["pairs"])
+    wanted = gather_images(tables) if tables else WANTED_SCHEMA.empty_table()
+    kind = _LABELLED_SCHEMA.field("labels").type
+    labels = labels_of_images(wanted["image_id"].to_pylist(), joined["labels"]) if "labels" in joined else pa.nulls(len(wanted), kind)
+    return wanted.append_column("labels", labels).cast(_LABELLED_SCHEMA)
+
+
+def fetch_bodies(wanted: pa.Table, _: Tally, *, fetching: FetchConfig) -> Iterator[Fetched]:
+    return fetch_all([url or "" for url in wanted["url"].to_pylist()], fetching)
+
+
+def fetch_shard(element: tuple[int, dict[str, Any]], *, stage: Stage, config: ImagesConfig) -> int:
+    """Fetch one shard and write its part, unless it is there; 1, so that the shards can be counted."""
+    _, joined = element
+    (unit,) = joined["unit"]
+    if not stage.has_part(unit):
+        bodies_of = partial(fetch_bodies, fetching=config.fetching())
+        write_images(wanted_images(joined), bodies_of, unit=unit, stage=stage, rules=config.rules())
+    return 1
+
+
+def assign_shard(element: tuple[int, dict[str, Any]], *, stage: Stage) -> Iterator[tuple[str, pa.Table]]:
+    """The images of a shard by the file that has them: (name of its unit, images)."""
+    _, joined = element
+    return assign_to_sources(wanted_images(joined), list(joined["places"]), [unit.name for unit in stage.units()])
+
+
+def by_index(unit: Unit) -> tuple[int, Unit]:
+    return unit.index, unit
+
+
+def by_name(unit: Unit) -> tuple[str, Unit]:
+    return unit.name, unit
 
 
 def build(pipeline: beam.Pipeline, stage: Stage, config: ImagesConfig, shards: int) -> None:
     begin = pipeline | "Begin" >> Begin()
-    pairs = (
-        begin
+    units = begin | "ReadUnits" >> beam.FlatMap(stage_units, stage)
+    wanted = {
+        "pairs": begin
         | "ReadParts" >> beam.FlatMap(curated_units, config.curated)
         | "SpreadParts" >> beam.Reshuffle()
         | "CutIntoShards" >> beam.FlatMap(cut_into_shards, shards=shards)
-    )
-    units = begin | "ReadShards" >> beam.FlatMap(shard_units, stage)
-    _ = (
-        {"unit": units, "pairs": pairs}
-        | "GatherShards" >> beam.CoGroupByKey()
-        | "FetchShard" >> beam.Map(write_shard, stage=stage, config=config, shards=shards)
-        | "CountShards" >> beam.CombineGlobally(sum)
-        | "FinishImages" >> FinishStage(stage)
-    )
+    }
+    if config.labels:
+        wanted["labels"] = (
+            begin
+            | "ReadLabelFiles" >> beam.FlatMap(label_files, config.labels)
+            | "SpreadLabelFiles" >> beam.Reshuffle()
+            | "CutLabels" >> beam.FlatMap(cut_labels, shards=shards)
+        )
+    if config.take_from:
+        places = (
+            units
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "FindPlaces" >> beam.FlatMap(places_of_unit, id_field=config.image_id, ranges=shards)
+        )
+        taken = (
+            {**wanted, "places": places}
+            | "GatherShards" >> beam.CoGroupByKey()
+            | "AssignToFiles" >> beam.FlatMap(assign_shard, stage=stage)
+        )
+        written = (
+            {"unit": units | "KeyFiles" >> beam.Map(by_name), "wanted": taken}
+            | "GatherFiles" >> beam.CoGroupByKey()
+            | "TakeImages" >> beam.Map(write_taken, stage=stage, rules=config.rules(), empty=_LABELLED_SCHEMA)
+        )
+    else:
+        written = (
+            {"unit": units | "KeyShards" >> beam.Map(by_index), **wanted}
+            | "GatherShards" >> beam.CoGroupByKey()
+            | "FetchShard" >> beam.Map(fetch_shard, stage=stage, config=config)
+        )
+    _ = written | "CountParts" >> beam.CombineGlobally(sum) | "FinishImages" >> FinishStage(stage)
 
 
 def main(config: ImagesConfig, beam_args: Sequence[str]) -> None:
     curated = open_stage(config.curated, "balance")
-    shards = max(1, -(-curated.manifest["rows"] // config.images_per_part))
-    # Not what only makes a fetch likelier to succeed: more retries or time go on with what is there.
+    shards = config.shards(curated.rows)
+    how: dict[str, Any]
+    if config.take_from:
+        units = source_units(config.take_from)
+        # Another file may have what one that is done lacks.
+        how = {"taken_from": digest([[unit.path, unit.size, unit.etag] for unit in units]), "image_id": config.image_id}
+    else:
+        units = [Unit(name=f"{i:05}", path=f"shard {i + 1} of {shards}", index=i) for i in range(shards)]
+        # Not what only makes a fetch likelier to succeed: more retries or time go on with what is there.
+        how = {
+            "shards": shards,
+            "respect_opt_out": not config.ignore_opt_out,
+            "allow_private": config.allow_private,
+            "allow_files": config.allow_files,
+        }
     parameters = {
-        "images_per_part": config.images_per_part,
+        **how,
         "max_side": config.max_side,
-        "respect_opt_out": not config.ignore_opt_out,
-        "allow_private": config.allow_private,
-        "allow_files": config.allow_files,
+        "to_jpeg": config.to_jpeg,
+        "labels": sorted(sha256_of(url) for url in label_files(None, config.labels)),
+        "drop_labels": sorted(label_set(config.drop_labels)),
+        # By these the texts were drawn, or are to be.
+        **{name: value for name, value in curated.parameters.items() if name in ("seed", KEEP_SIBLINGS)},
     }
     stage = Stage(url=config.output, kind="images", parameters=parameters, upstream={"balance": curated.id}, limits=config.limits)
-    if stage.begin([Unit(name=f"{i:05}", path=f"shard {i}", index=i) for i in range(shards)]):
+    if stage.begin(units):
         run(partial(build, stage=stage, config=config, shards=shards), [stage], beam_args=beam_args, workers=config.workers)
+
+
+def sha256_of(url: str) -> str:
+    with storage.open_hashing(url) as (_, reader):
+        return reader.hexdigest()

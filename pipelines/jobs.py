@@ -29,8 +29,10 @@ JOBS = {
     "balance": ("BalanceConfig", "draw the balanced set"),
     "images": ("ImagesConfig", "fetch the images of the balanced set"),
     "train": ("", "train CLIP on them (the same as torchrun … -m train)"),
+    "evaluate": ("", "what a model has learnt: classification, retrieval and multiple choice in many languages"),
     "report": ("ReportConfig", "one HTML page on what went in and what came out"),
     "run": ("RunConfig", "the whole chain from one TOML file; finished stages are skipped"),
+    "submit": ("SubmitConfig", "train on a Slurm cluster, through its time limits"),
     "plan": ("PlanConfig", "what other thresholds would keep, and what a run takes in time and disk"),
     "explain": ("ExplainConfig", "what the chain makes of one text, and why"),
     "status": ("StatusConfig", "how far a stage, or a chain, has come"),
@@ -40,6 +42,8 @@ JOBS = {
     "card": ("CardConfig", "what a curated set was made from, in a small file from which anyone can rebuild it"),
     "verify": ("VerifyConfig", "whether a stage, or a chain, is as it was written"),
     "clean": ("CleanConfig", "what the intermediates of a chain take, and delete them"),
+    "duplicates": ("DuplicatesConfig", "which images of a set are copies of others"),
+    "export": ("ExportConfig", "images and texts → webdataset shards, for open_clip's own trainer and others"),
     "coverage": ("CoverageConfig", "which of your captions match the entries, and which frequent words are missing"),
 }
 #: Those behind it in this table are beside the chain.
@@ -87,7 +91,8 @@ def run_job(job: str, argv: Sequence[str]) -> None:
         module.main(argv)
         return
     config, beam_args = read_command(job, argv)
-    if getattr(config, "dry_run", False):
+    # What submit prints then is a script, and nothing but that.
+    if getattr(config, "dry_run", False) and job != "submit":
         print(dry_run(job, config, partial(module.main, config, beam_args)), flush=True)
         return
     started = time.monotonic()

@@ -154,7 +154,7 @@ def blocks_of_dump(file: storage.BinaryIO, wiki: str, *, tally: Tally, start: in
         return
     written = language(wiki)
     texts = (plain_text(page.text) for page in read_pages(file, tally=tally, start=start, end=end))
-    yield from count_ngrams(texts, spaced=written.spaced, segmenter=written.segmenter)
+    yield from count_ngrams(texts, spaced=written.spaced, segmenter=written.segmenter, cut_apostrophes=written.cut_apostrophes)
 
 
 def merge_units(units: Sequence[Unit]) -> list[Unit]:

@@ -26,6 +26,7 @@ from metadata.titles import TITLES_VERSION
 from metadata.wikitext import WIKITEXT_VERSION
 from metadata.wordnet import WORDNET_VERSION
 from pipelines import count, storage
+from pipelines.balance import KEEP_SIBLINGS
 from pipelines.books import first_few
 from pipelines.card import lines_of, read_set
 from pipelines.datacard import EXTRA, FILE, LEFT_OUT, LIST, MODEL, Card, StageRecord, library_versions, read_card
@@ -76,7 +77,7 @@ _KNOWN = {
     "match": {"format", "read", "filters", "languages", "lid", "lid_method", "lid_min_score", "pairs_version", "text_version"},
     "dedup": set[str](),
     "count": {LEFT_OUT},
-    "balance": {"seed", "thresholds", LEFT_OUT},
+    "balance": {"seed", "thresholds", LEFT_OUT, KEEP_SIBLINGS},
 }
 
 
@@ -247,7 +248,8 @@ def _balance(record: StageRecord, plan: Plan) -> list[str]:
         f"--siblings={plan.place('siblings')}",
         f"--thresholds={storage.join(plan.work, OUTPUTS['thresholds'])}",
     ]
-    return [*inputs, f"--seed={record.parameters['seed']}", f"--languages={languages}"]
+    siblings = ["--keep-siblings"] if record.parameters.get(KEEP_SIBLINGS) else []
+    return [*inputs, f"--seed={record.parameters['seed']}", f"--languages={languages}", *siblings]
 
 
 _OPTIONS: dict[str, Callable[[StageRecord, Plan], list[str]]] = {

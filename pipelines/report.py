@@ -77,6 +77,8 @@ _OF = {
 _THRESHOLDS, _TRAIN = "thresholds", "train"
 #: Of the trainer's log, what is neither a time nor a speed.
 _LOGGED = ("step", "samples", "epoch", "loss", "logit_scale", "bad_images")
+#: Of an evaluation, what says most in one figure.
+_EVALUATED = ("accuracy", "image_to_text@1", "text_to_image@1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +311,7 @@ def read_shown(work: Work, shown: Shown) -> dict[str, list[dict[str, Any]]]:
 
 
 def training_lines(url: str) -> list[tuple[str, str]]:
-    """The last step and the last zero-shot test in a trainer's log: what was learned, not how fast."""
+    """The last step and the last evaluation in a trainer's log: what was learned, not how fast."""
     if not storage.exists(url):
         return []
     step: dict[str, Any] = {}
@@ -319,14 +321,17 @@ def training_lines(url: str) -> list[tuple[str, str]]:
             record = json.loads(line)
         except ValueError:
             continue  # a run that was killed leaves half a line, which the trainer drops as well
-        if "zero_shot" in record:
+        if "evaluation" in record:
             tested = record
         else:
             step = record
     lines = [(key.replace("_", " "), f"{step[key]:,.6g}") for key in _LOGGED if key in step]
     return lines + [
-        (f"zero-shot accuracy, {language_name(lang)}, step {tested['step']:,}", share(found["accuracy"]))
-        for lang, found in sorted(tested.get("zero_shot", {}).items())
+        (f"{task}: {metric.replace('_', ' ')}, {language_name(lang)}, step {tested['step']:,}", share(found[metric]))
+        for task, languages in tested.get("evaluation", {}).items()
+        for lang, found in sorted(languages.items())
+        for metric in _EVALUATED
+        if metric in found
     ]
 
 

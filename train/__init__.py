@@ -1,1 +1,1 @@
-"""CLIP training on curated Parquet: read config, data, model, loop, checkpoint in this order."""
+"""CLIP training on curated Parquet: read config, data, model, distributed, checkpoint, logbook, loop in this order."""

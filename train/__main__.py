@@ -1,7 +1,7 @@
 """``torchrun … -m train --config FILE --data DIR --output DIR``, or ``python -m train`` for one process.
 
-Exit status: 0 the last step is done; 143 SIGTERM: a checkpoint was saved, the same command goes on; 1 the run failed; 2 the input or the
-configuration cannot be used.
+Exit status: 0 the last step is done; 143 SIGTERM, 138 SIGUSR1: a checkpoint was saved, the same command goes on; 1 the run failed; 2 the
+input or the configuration cannot be used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def main() -> int:
     log = logging.getLogger("train")
     log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
-        return 0 if train(load_config(arguments.config, overrides=arguments.set, data=arguments.data), arguments.output) else 143
+        stopped = train(load_config(arguments.config, overrides=arguments.set, data=arguments.data), arguments.output)
+        return 128 + stopped if stopped else 0
     except (InputError, NotFiniteError, OSError, ImportError) as error:
         log.error("error: %s", error)
         return 2 if isinstance(error, InputError) else 1

@@ -38,16 +38,38 @@ class ModelConfig(Table, frozen=True):
     name: str  # a model of open_clip, or any name for the one that ``custom`` describes in open_clip's format
     tokenizer: str = ""  # the folder of a Hugging Face tokenizer, instead of the one that the model asks for
     custom: dict[str, Any] = {}
+    pretrained: str = ""  # weights to start from: open_clip's tag for the name, or a file or folder of weights; empty: random ones
+    lock_image: bool = False  # the image tower stays as it is (LiT, arXiv 2111.07991), but for its last groups of layers
+    unlocked_groups: CountOrNone = 0
+    lock_text: bool = False  # the text tower stays as it is, but for its last layers
+    unlocked_layers: CountOrNone = 0
+
+
+class SetConfig(Table, frozen=True):
+    paths: tuple[str, ...]
+    weight: Positive = 1.0  # of every batch the set has this share of the weights' sum, in whole streams
 
 
 class DataConfig(Table, frozen=True):
     paths: tuple[str, ...] = ()  # directories of part-*.parquet, or files; local or fsspec URLs
+    sets: tuple[SetConfig, ...] = ()  # instead of ``paths``: several sets, each of which goes through epochs of its own
+    curation: Literal["offline", "online"] = "offline"  # online: each epoch draws anew from a set of `balance --keep-siblings`
+    curation_seed: int = 0  # of online curation; epoch 0 is the set that `balance` draws with it
+    language_temperature: Annotated[float, Meta(ge=1)] = 1.0  # T: an epoch has a language's images as n^(1/T); 1: as they are
     workers: CountOrNone = 2  # decoding processes per rank; 0: none
     prefetch: Count = 4  # batches that each worker keeps ready
     streams: Count = 16  # places of the epoch that a batch draws from; divides the batch, a multiple of every number of ranks to come
     shuffle_rows: Count = 1024  # a stream is shuffled within so many rows, on top of the shuffle of all row groups
     crop_scale: tuple[Share, Share] = (0.9, 1.0)  # shares of the image's area that a crop covers, least and most
     max_bad: CountOrNone = 0  # unreadable images per epoch before the run stops; a black one takes the place of each
+    cache: str = ""  # folder of this machine that keeps copies of remote files; what finds no room in it is read where it is
+    cache_gb: NotNegative = 0.0  # the room, in 10^9 bytes: best that of all files, since every rank reads of all in each epoch
+
+    def __post_init__(self) -> None:
+        if self.paths and self.sets:
+            raise ValueError("data.paths (--data) and data.sets exclude each other: give the paths of each set there")
+        if bool(self.cache) != bool(self.cache_gb):
+            raise ValueError("data.cache (a folder) and data.cache_gb (how much it may hold) need each other")
 
 
 class OptimizerConfig(Table, frozen=True):
@@ -70,22 +92,27 @@ class TrainConfig(Table, frozen=True):
     accumulation: Count = 1
     loss: Literal["clip", "siglip"] = "clip"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # fsdp: each rank holds its share of weights and optimizer, for models too big for one GPU
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, fp32 on a CPU
     compile: bool = False
     activation_checkpointing: bool = False
     threads: Count = 1  # of torch per process on a CPU; another number is another last digit
-    log_every: Count = 10
 
 
 class CheckpointConfig(Table, frozen=True):
     every: Count = 1000  # steps; and at the end
     keep: Count = 2  # the last so many stay
+    best: str = ""  # task/language/metric of the evaluation: the checkpoint where it was greatest stays too, as best.pt
+
+
+class LogConfig(Table, frozen=True):
+    every: Count = 10  # steps; and at the end
+    wandb: str = ""  # project at Weights & Biases that gets the figures too; needs the package wandb
 
 
 class EvaluateConfig(Table, frozen=True):
-    every: CountOrNone = 0  # zero-shot classification after so many steps, and at the end; 0: never
-    images: str = ""  # these two as in train.evaluate
-    prompts: str = ""
+    every: CountOrNone = 0  # steps; and at the end; 0: never
+    tasks: tuple[dict[str, Any], ...] = ()  # tables as train.evaluation.layouts describes them
 
 
 class Config(Table, frozen=True):
@@ -97,18 +124,23 @@ class Config(Table, frozen=True):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self) -> None:
-        batch, streams, steps, warmup = self.train.batch_size, self.data.streams, self.train.steps, self.schedule.warmup
-        if batch % streams:
-            raise ValueError(f"data.streams ({streams}) must divide train.batch_size ({batch})")
-        if warmup >= steps:
-            raise ValueError(f"schedule.warmup ({warmup}) must be less than train.steps ({steps})")
-        if self.data.crop_scale[0] > self.data.crop_scale[1]:
-            raise ValueError(f"data.crop_scale must be ascending, not {list(self.data.crop_scale)}")
-        if self.evaluate.every and not (self.evaluate.images and self.evaluate.prompts):
-            raise ValueError("evaluate.every needs evaluate.images and evaluate.prompts")
+        model, data, train, warmup, best = self.model, self.data, self.train, self.schedule.warmup, self.checkpoint.best
+        for wrong, message in (
+            (train.batch_size % data.streams, f"data.streams ({data.streams}) must divide train.batch_size ({train.batch_size})"),
+            (warmup >= train.steps, f"schedule.warmup ({warmup}) must be less than train.steps ({train.steps})"),
+            (data.crop_scale[0] > data.crop_scale[1], f"data.crop_scale must be ascending, not {list(data.crop_scale)}"),
+            (model.unlocked_groups and not model.lock_image, "model.unlocked_groups needs model.lock_image"),
+            (model.unlocked_layers and not model.lock_text, "model.unlocked_layers needs model.lock_text"),
+            (best and best.count("/") != 2, f"checkpoint.best must be task/language/metric, not {best}"),
+            (best and not self.evaluate.every, "checkpoint.best needs evaluate.every"),
+            (self.evaluate.every and not self.evaluate.tasks, "evaluate.every needs evaluate.tasks"),
+        ):
+            if wrong:
+                raise ValueError(message)
 
 
 def load_config(path: str | Path, *, overrides: Iterable[str] = (), data: Sequence[str] = ()) -> Config:

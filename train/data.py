@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+import logging
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import torch.distributed as dist
+from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from balancing.epochs import Sample, Shuffle, crop_draws, crop_image, share, walk
-from balancing.pairs import image_keys
-from balancing.sampling import CHOOSE, uniform
-from train.config import Config, InputError
+from balancing.epochs import Epochs, Shuffle, crop_image, share, stream_shares, walk
+from balancing.file_cache import FileCache
+from balancing.image_set import COLUMNS, ImageSet, Source, Taken, image_set, map_texts, plan_epochs, rows_of_groups, take
+from balancing.online import TextDraw
+from train.config import Config, InputError, SetConfig
+from train.distributed import Ranks
 from train.model import Tokenizer
 
-COLUMNS = ["image_id", "jpeg", "texts"]
+log = logging.getLogger("train")
 
 
-class ImageSet(NamedTuple):
-    """Every row group of the input, in the order of the input: its file, its number in that, and how many rows it has.
-
-    ``fingerprint``: digest of file names (without their folders) and row counts, by which a resumed run knows its data.
-    """
-
-    groups: list[tuple[str, int]]
-    rows: np.ndarray
-    fingerprint: str
-
-
-def find_images(paths: Sequence[str]) -> ImageSet:
+def find_images(paths: Sequence[str], *, fields: Sequence[str] = ()) -> ImageSet:
     """The row groups in ``part-*.parquet`` of directories, or in files; fsspec URLs or local paths.
 
-    Raises InputError: nothing found, a stage that is not finished, a file that is not Parquet or lacks a column, no rows.
+    ``fields``: what a text must have beside the text itself. Raises InputError: nothing found, a stage that is not finished, a file that
+    is not Parquet or lacks a column or field, no rows.
     """
     files = [file for path in paths for file in _list_parts(path)]
     with ThreadPoolExecutor(16) as pool:
-        counts = list(zip(files, pool.map(_rows_of_groups, files), strict=True))
-    rows = np.array([n for _, of_file in counts for n in of_file], dtype=np.int64)
-    if not rows.sum():
+        images = image_set(dict(zip(files, pool.map(partial(_rows_of_groups, fields=["text", *fields]), files), strict=True)))
+    if not images.rows.sum():
         raise InputError(f"no images in {', '.join(paths)}" if paths else "no images: give --data, or data.paths in the configuration")
-    names = [[file.rpartition("/")[2], of_file] for file, of_file in counts]
-    fingerprint = hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest()
-    return ImageSet([(file, number) for file, of_file in counts for number in range(len(of_file))], rows, fingerprint)
+    return images
 
 
 def _list_parts(path: str) -> list[str]:
@@ -65,21 +60,76 @@ def _list_parts(path: str) -> list[str]:
     return parts
 
 
+def _find_copy(fs: fsspec.AbstractFileSystem, path: str, cache: FileCache) -> Path | None:
+    about = fs.info(path)
+
+    def fetch(out: BinaryIO) -> None:
+        with fs.open(path) as remote:
+            shutil.copyfileobj(remote, out)
+
+    content = [fs.unstrip_protocol(path), *(str(about.get(key)) for key in ("size", "ETag", "etag", "mtime"))]
+    return about["size"] and cache.find(content, about["size"], fetch)
+
+
 @contextmanager
-def _open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+def _open_parquet(url: str, cache: FileCache | None = None) -> Iterator[pq.ParquetFile]:
+    """A file, or a copy of it where it is remote and there is a cache that has room."""
     fs, path = fsspec.core.url_to_fs(url)
     try:
+        if cache and not isinstance(fs, LocalFileSystem) and (copy := _find_copy(fs, path, cache)):
+            fs, path = None, copy
         with pq.ParquetFile(path, filesystem=fs) as parquet:
             yield parquet
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{url} cannot be read as Parquet: {error}") from None
 
 
-def _rows_of_groups(url: str) -> list[int]:
+def _rows_of_groups(url: str, fields: Sequence[str]) -> list[int]:
     with _open_parquet(url) as parquet:
-        if missing := [column for column in COLUMNS if column not in parquet.schema_arrow.names]:
-            raise InputError(f"{url} has no column {', '.join(missing)}; the trainer reads {', '.join(COLUMNS)}")
-        return [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+        try:
+            return rows_of_groups(parquet, fields)
+        except ValueError as error:
+            raise InputError(f"{url} {error}") from None
+
+
+def open_sources(config: Config, ranks: Ranks) -> list[Source]:
+    """The sets of a run, the same on every rank. Raises InputError, also where a set gets no stream, or has too few images for a batch."""
+    sets = config.data.sets or (SetConfig(paths=config.data.paths),)
+    shares = stream_shares([of.weight for of in sets], config.data.streams)
+    return [_open_source(config, of.paths, streams, ranks) for of, streams in zip(sets, shares, strict=True)]
+
+
+def _open_source(config: Config, paths: Sequence[str], streams: range, ranks: Ranks) -> Source:
+    data, train = config.data, config.train
+    if not streams:
+        raise InputError(f"the set {', '.join(paths)} has too small a weight for one of {data.streams} data.streams: give more of either")
+    online, temperature = data.curation == "online", data.language_temperature
+    draw = TextDraw(seed=data.curation_seed if online else train.seed, online=online, languages={} if temperature > 1 else None)
+    images, batch = find_images(paths, fields=draw.fields), train.batch_size // data.streams * len(streams)
+
+    def over_texts(work: Callable[..., Any]) -> list[Any]:
+        mine = share(range(len(images.groups)), ranks.rank, ranks.count)
+        found = [list(map_texts(images, mine, draw, _open_parquet, work))] * ranks.count
+        if ranks.count > 1:
+            dist.all_gather_object(found, found[0])
+        return list(chain.from_iterable(found))
+
+    try:
+        draw, rows = plan_epochs(images, draw, over_texts, temperature=temperature, steps=train.steps, batch_size=batch)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    log.info("%s: %s images, %s in epoch 0", ", ".join(paths), images.rows.sum(), rows[0].sum())
+    identity = images.fingerprint + (f", online with seed {draw.seed}" if online else "")
+    identity += f", language temperature {temperature:g}" if temperature > 1 else ""
+    identity += f", {len(streams)} streams" if len(data.sets) > 1 else ""
+    shuffle = Shuffle(seed=train.seed, batch_size=batch, streams=len(streams), shuffle_rows=data.shuffle_rows)
+    return Source(images=images, streams=streams, shuffle=shuffle, draw=draw, epochs=Epochs(rows, batch), identity=identity)
+
+
+def _outlive_signals(_: int) -> None:
+    """Slurm signals every process of a job, and the trainer needs its workers until it has saved."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Part(NamedTuple):
@@ -97,47 +147,55 @@ class Reader(IterableDataset[Part]):
     ``streams``: those of the rank; ``size``: side of the images that it gives, in pixels. Memory of a worker: see balancing.epochs.walk.
     """
 
-    images: ImageSet
+    sources: Sequence[Source]
     config: Config
     streams: range
     tokenizer: Tokenizer
     size: int
     first_step: int
 
+    def __post_init__(self) -> None:
+        data = self.config.data
+        self.cache = FileCache(folder=Path(data.cache), limit=int(data.cache_gb * 1e9)) if data.cache else None
+
     def batches(self, *, pin_memory: bool) -> Iterator[list[Part]]:
         """The shares as the parts that the rank's workers give, in order."""
         workers = min(self.config.data.workers, len(self.streams))
         prefetch = self.config.data.prefetch if workers else None
-        loader = DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=prefetch, pin_memory=pin_memory)
+        options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": prefetch, "worker_init_fn": _outlive_signals}
+        loader = DataLoader(self, batch_size=None, pin_memory=pin_memory, **options)
         # The loader asks its workers in turn, so that one round of them is one batch.
         yield from map(list, zip(*[iter(loader)] * max(workers, 1), strict=True))
 
     def __iter__(self) -> Iterator[Part]:
-        worker, train, data = get_worker_info(), self.config.train, self.config.data
+        worker, walks = get_worker_info(), []
         streams = share(self.streams, worker.id, worker.num_workers) if worker else self.streams
-        shuffle = Shuffle(seed=train.seed, batch_size=train.batch_size, streams=data.streams, shuffle_rows=data.shuffle_rows)
-        for epoch, samples in walk(self.images.rows, shuffle, streams, steps=range(self.first_step, train.steps), read=self._read):
-            yield self._part(samples, epoch)
+        for of in self.sources:
+            start, steps = of.streams.start, range(self.first_step, self.config.train.steps)
+            own = range(max(streams.start, start) - start, max(streams.start, start, min(streams.stop, of.streams.stop)) - start)
+            walks.append(walk(of.epochs, of.shuffle, own, steps=steps, read=partial(self.read, of)))
+        for samples in zip(*walks, strict=True):
+            yield self._part(list(chain.from_iterable(samples)))
 
-    def _read(self, group: int) -> pa.Table:
-        file, number = self.images.groups[group]
-        with _open_parquet(file) as parquet:
-            return parquet.read_row_group(number, columns=COLUMNS, use_threads=False)
+    def read(self, of: Source, epoch: int, group: int) -> Taken:
+        """What an epoch takes of a row group. Raises InputError."""
+        file, number = of.images.groups[group]
+        with _open_parquet(file, self.cache) as parquet:
+            table = parquet.read_row_group(number, columns=COLUMNS, use_threads=False)
+        taken = take(table, of.draw, f"{file}, row group {number}", epoch=epoch, crop_seed=of.shuffle.seed, first=of.images.firsts[group])
+        if len(taken.rows) != of.epochs.rows[epoch, group]:
+            raise InputError(f"{file} is another one than when the run began: start the run again, or put the file back")
+        return taken
 
-    def _part(self, samples: list[Sample], epoch: int) -> Part:
-        seed, starts = self.config.train.seed, np.cumsum(self.images.rows) - self.images.rows
-        draws = crop_draws(seed, epoch, np.array([starts[group] + row for group, row, _ in samples]))
-        choices = uniform(seed, epoch, CHOOSE, image_keys([str(table["image_id"][row]) for _, row, table in samples]))
+    def _part(self, samples: list[tuple[int, Taken]]) -> Part:
         images, texts, bad = np.zeros((len(samples), self.size, self.size, 3), dtype=np.uint8), [""] * len(samples), []
-        for i, (group, row, table) in enumerate(samples):
+        for i, (n, taken) in enumerate(samples):
             try:
-                candidates = table["texts"][row].as_py()
-                if not candidates:
+                texts[i] = taken.texts[n].as_py() or ""
+                if not texts[i]:
                     raise ValueError("no text")
-                texts[i] = candidates[int(choices[i] * len(candidates))]["text"]
-                images[i] = crop_image(table["jpeg"][row].as_py(), self.size, draws[i], self.config.data.crop_scale)
+                images[i] = crop_image(taken.jpegs[n].as_py(), self.size, taken.crops[n], self.config.data.crop_scale)
             # Image decoders raise whatever their format made them raise: all of it means that this one image is bad.
             except Exception as error:
-                file, number = self.images.groups[group]
-                bad.append(f"{file}, row group {number}, row {row}, {table['image_id'][row]}: {error or type(error).__name__}")
+                bad.append(f"{taken.place}, row {taken.rows[n]}, {taken.ids[n]}: {error or type(error).__name__}")
         return Part(torch.from_numpy(images), self.tokenizer(texts), bad)

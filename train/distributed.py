@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +40,30 @@ def join_ranks(device: str) -> Ranks:
     if count > 1:
         dist.init_process_group("nccl" if cuda else "gloo", device_id=place if cuda else None)
     return Ranks(rank=rank, count=count, device=place)
+
+
+def join_model(model: torch.nn.Module, ranks: Ranks, *, parallel: str) -> torch.nn.Module:
+    """The model whose backward pass averages gradients over the ranks: one with DDP around it, or itself, sharded by FSDP.
+
+    FSDP (arXiv 2304.11277) leaves to each rank its share of every parameter; a layer's are whole while it computes. Mixed precision stays
+    autocast's: weights travel and gradients are summed in fp32, so that FSDP gives DDP's numbers. Its own policy would halve the traffic,
+    and round what autocast keeps: gains, biases, the logit scale.
+    """
+    if ranks.count == 1:
+        return model
+    if parallel == "ddp":
+        return DistributedDataParallel(model, broadcast_buffers=False)
+    mesh = init_device_mesh(ranks.device.type, (ranks.count,))
+    for module in [*reversed(find_layers(model)), model]:
+        fully_shard(module, mesh=mesh)
+    return model
+
+
+def find_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers of its transformers."""
+    return [layer for module in model.modules() if isinstance(module, torch.nn.ModuleList) for layer in module]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor of which FSDP left this rank a share; every rank calls it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -3,71 +3,75 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from balancing.epochs import share
-from train.checkpoint import load_newest, lock_folder, save_checkpoint
+from train.checkpoint import gather_state, load_newest, lock_folder, restore_state, save_checkpoint
 from train.config import Config, InputError, OptimizerConfig
-from train.data import Part, Reader, find_images
-from train.distributed import Ranks, join_ranks
-from train.evaluate import evaluate
-from train.model import Model, create_model, create_tokenizer, find_architecture, image_size, save_model
+from train.data import Part, Reader, open_sources
+from train.distributed import Ranks, find_layers, join_model, join_ranks, whole
+from train.evaluation.tasks import evaluate, load_tasks
+from train.logbook import Logbook, flatten, peak_flops
+from train.model import Model, count_flops, create_model, create_tokenizer, find_architecture, image_size, load_pretrained, save_model
 
 log = logging.getLogger("train")
 #: Upper end of the logit scale, as in CLIP (arXiv 2103.00020, section 2.5).
 LARGEST_LOGIT_SCALE = math.log(100)
+#: Schedulers announce the end by these: a checkpoint is saved.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class NotFiniteError(ArithmeticError):
     """The loss or the gradient is not a finite number; no weight was touched by it."""
 
 
-def train(config: Config, output: Path) -> bool:
-    """Trains, or goes on from the newest whole checkpoint in ``output``. True when the last step is done, False when SIGTERM ended it.
+def train(config: Config, output: Path) -> signal.Signals | None:
+    """Trains, or goes on from the newest whole checkpoint in ``output``. Returns the signal that ended it before the last step, if one did.
 
     Raises InputError and NotFiniteError, with a message for the person who started the run.
     """
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    received: list[int] = []
+    for number in STOPPING:
+        signal.signal(number, lambda number, _: received.append(number))
     run = Run(config, output, join_ranks(config.train.device))
-    finished = fit(run, stop)
-    if finished and run.ranks.rank == 0:
-        save_model(run.model, run.architecture, run.tokenizer, output, name=config.model.name)
-        log.info('done; to use the model: open_clip.create_model_and_transforms("local-dir:%s")', output)
+    try:
+        stopped = fit(run, received)
+    finally:
+        run.check_writing(wait=True)
+    if not stopped:
+        weights = gather_state(run.model, run.optimizer)["state_dict"]
+        if run.ranks.rank == 0:
+            save_model(run.model, weights, run.architecture, run.tokenizer, output, name=config.model.name)
+            log.info('done; to use the model: open_clip.create_model_and_transforms("local-dir:%s")', output)
     if run.ranks.count > 1:
         dist.destroy_process_group()
-    return finished
+    return stopped
 
 
 class Run:
     """Everything that a step needs, checked and restored from the newest checkpoint, and what the run leaves in ``output``.
 
-    ``step``: how many are done; ``bad_images``: of this epoch, on all ranks; ``waited``: seconds for data since the last report.
+    ``step``: how many are done; ``bad_images``: of this epoch, on all ranks; ``best``: what ``checkpoint.best`` names, at its greatest.
     """
 
     def __init__(self, config: Config, output: Path, ranks: Ranks) -> None:
-        self.config, self.output, self.ranks, self.step, self.bad_images = config, output, ranks, 0, 0
+        self.config, self.output, self.ranks, self.step, self.bad_images, self.best = config, output, ranks, 0, 0, -math.inf
         batch, streams, passes = config.train.batch_size, config.data.streams, config.train.accumulation
         if streams % ranks.count or batch % (ranks.count * passes):
             raise InputError(f"{ranks.count} ranks must divide data.streams ({streams}), and times train.accumulation the batch ({batch})")
-        self.images = find_images(config.data.paths)
-        rows = int(self.images.rows.sum())
-        self.steps_per_epoch = rows // batch
-        if not self.steps_per_epoch:
-            raise InputError(f"{rows} images are less than one batch of {batch}")
+        self.sources, self.tasks = open_sources(config, ranks), load_tasks(config.evaluate.tasks if config.evaluate.every else ())
+        self.epochs = self.sources[0].epochs  # what is told by the epoch is told by the first set's
         output.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(output) if ranks.rank == 0 else None
         if ranks.device.type == "cpu":
@@ -78,75 +82,85 @@ class Run:
         self.architecture = find_architecture(config.model, loss=config.train.loss)
         self.tokenizer = create_tokenizer(config.model, self.architecture)
         torch.manual_seed(config.train.seed)
-        self.model = create_model(self.architecture).to(ranks.device)
+        self.model = create_model(config.model, self.architecture).to(ranks.device)
         self.model.set_grad_checkpointing(config.train.activation_checkpointing)
-        self.optimizer = create_optimizer(self.model, config.optimizer)
-        self.loss = create_loss(config.train.loss, ranks)
         #: What a run must share with the one that it goes on from: the model, the data and the order of the data.
-        self.identity = {"model": self.architecture, "images": self.images.fingerprint, "train.batch_size": batch}
+        self.identity = {"model": self.architecture, "images": "; ".join(of.identity for of in self.sources), "train.batch_size": batch}
         self.identity |= {"train.seed": config.train.seed, "data.streams": streams, "data.shuffle_rows": config.data.shuffle_rows}
+        start = ("pretrained", "lock_image", "unlocked_groups", "lock_text", "unlocked_layers")
+        self.identity |= {f"model.{key}": getattr(config.model, key) for key in start}
         if saved := load_newest(output / "checkpoints", identity=self.identity):
-            self.model.load_state_dict(saved["state_dict"])
-            # Of the optimizer only its memory: rates and decays are what the configuration says now.
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": saved["optimizer"]["state"]})
-            self.step, self.bad_images = saved["step"], saved.get("bad_images", 0)
+            self.step, self.bad_images, self.best = saved["step"], saved["bad_images"], saved["best"]
+        elif config.model.pretrained:
+            load_pretrained(self.model, config.model, self.architecture)
+        log.info("%s: %.1f M parameters; %s ranks", config.model.name, sum(p.numel() for p in self.model.parameters()) / 1e6, ranks.count)
+        #: The model as the ranks train it together.
+        self.shared: Model = join_model(self.model, ranks, parallel=config.train.parallel)
+        self.optimizer, self.loss = create_optimizer(self.model, config.optimizer), create_loss(config.train.loss, ranks)
         if ranks.sum([self.step]) != [self.step * ranks.count]:
             raise InputError(f"the ranks see different checkpoints: --output must be on a disk that all of them share ({output})")
+        if saved:
+            restore_state(self.model, self.optimizer, saved)
         if config.train.compile:
-            self.model.compile()
-        #: The model as the ranks train it together.
-        self.shared: Model = DistributedDataParallel(self.model, broadcast_buffers=False) if ranks.count > 1 else self.model
-        parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
-        log.info("%s: %.1f M parameters; %s images; %s ranks", config.model.name, parameters, rows, ranks.count)
-        self._log, self._reported, self.waited = output / "log.jsonl", (self.step, time.perf_counter()), 0.0
-        if ranks.rank == 0 and self._log.exists():
-            # What was logged after the checkpoint that the run goes on from will happen again.
-            lines = self._log.read_bytes().splitlines(keepends=True)
-            partial = self._log.with_suffix(".partial")
-            partial.write_bytes(b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= self.step))
-            partial.replace(self._log)
+            # With several ranks layer by layer, so that the gradients of one travel while the next is computed.
+            for module in find_layers(self.model) if ranks.count > 1 else [self.model]:
+                module.compile(dynamic=False)
+        peak = peak_flops(ranks.device) if config.train.precision != "fp32" else None
+        load = count_flops(config.model, self.architecture) / (peak * ranks.count) if peak else 0.0
+        self.logbook = Logbook(config, output, step=self.step, load=load) if ranks.rank == 0 else None
+        self._thread, self._writing = ThreadPoolExecutor(1), Future[Path]()
+        self._writing.set_result(output)
 
     def batches(self) -> Iterator[list[Part]]:
         """This rank's share of every batch from the next step on."""
         streams = share(range(self.config.data.streams), self.ranks.rank, self.ranks.count)
-        reader = Reader(self.images, self.config, streams, tokenizer=self.tokenizer, size=image_size(self.model), first_step=self.step)
+        reader = Reader(self.sources, self.config, streams, tokenizer=self.tokenizer, size=image_size(self.model), first_step=self.step)
         return reader.batches(pin_memory=self.ranks.device.type == "cuda")
 
     def is_due(self, every: int) -> bool:
         """Whether to do now what is done every ``every`` steps and at the end; 0 is never."""
         return every > 0 and (self.step % every == 0 or self.step == self.config.train.steps)
 
-    def save(self) -> None:
-        """Writes a checkpoint, on the first rank."""
+    def save(self, *, best: bool) -> None:
+        """Has a thread write a checkpoint while the training goes on, one at a time; every rank calls it."""
+        state = gather_state(self.model, self.optimizer)
         if self.ranks.rank == 0:
-            # open_clip loads this file too, by path as ``pretrained``: it looks for weights under ``state_dict``.
-            state = {"state_dict": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-            state |= {"bad_images": self.bad_images, "identity": self.identity}
-            log.info("saved %s", save_checkpoint(self.output / "checkpoints", self.step, state, keep=self.config.checkpoint.keep))
+            state |= {"step": self.step, "bad_images": self.bad_images, "best": self.best, "identity": self.identity}
+            self.check_writing(wait=True)
+            folder, keep = self.output / "checkpoints", self.config.checkpoint.keep
+            self._writing = self._thread.submit(save_checkpoint, folder, state, keep=keep, best=best)
+
+    def check_writing(self, *, wait: bool = False) -> None:
+        """Raises what went wrong in the thread, as soon as it is known, or with ``wait`` when it has ended."""
+        if wait or self._writing.done():
+            self._writing.result()
 
     def report(self, **values: float) -> None:
-        """Tells how the steps since the last report went: in a line for people and in one of ``log.jsonl`` for programs."""
-        first_step, start = self._reported
-        seconds = time.perf_counter() - start
-        values |= {"epoch": self.step / self.steps_per_epoch, "logit_scale": self.model.logit_scale.exp().item()}
-        values["samples_per_second"] = (self.step - first_step) * self.config.train.batch_size / seconds
-        values["data_wait"] = self.waited / seconds
-        self._reported, self.waited = (self.step, time.perf_counter()), 0.0
-        self.write(**values)
-        log.info("step %s/%s  %s", self.step, self.config.train.steps, "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
+        """Tells how the steps since the last report went; every rank calls it."""
+        values |= {"epoch": self.epochs.progress(self.step), "logit_scale": whole(self.model.logit_scale).exp().item()}
+        if self.logbook:
+            self.logbook.report(self.step, **values)
 
-    def write(self, **values: Any) -> None:
-        """Adds a line to ``log.jsonl``, on the first rank."""
-        if self.ranks.rank == 0:
-            line = {"step": self.step, "samples": self.step * self.config.train.batch_size, **values}
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+    def evaluate(self) -> bool:
+        """Evaluates and logs a copy of the model, neither sharded nor compiled. Whether ``checkpoint.best`` was never greater."""
+        model = create_model(self.config.model, self.architecture, device=self.ranks.device)
+        model.load_state_dict({key: whole(value) for key, value in self.model.state_dict().items()})
+        found = evaluate(model, self.tokenizer, self.tasks, self.ranks)
+        if self.logbook:
+            self.logbook.write(self.step, evaluation=found)
+        wanted, figures = self.config.checkpoint.best, dict(flatten(found))
+        if wanted and wanted not in figures:
+            raise InputError(f"checkpoint.best: the evaluation gives no {wanted}, but {', '.join(figures)}")
+        before, self.best = self.best, max(self.best, figures.get(wanted, -math.inf))
+        return self.best > before
 
 
 def create_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW; gains, biases and the logit scale and bias, which have fewer than two dimensions, are not decayed (CLIP, section 2.5)."""
-    gains, weights = ([p for p in model.parameters() if p.requires_grad and (p.ndim < 2) == small] for small in (True, False))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gains, weights = ([p for p in trained if (p.ndim < 2) == small] for small in (True, False))
     groups: list[dict[str, Any]] = [{"params": gains, "weight_decay": 0.0}, {"params": weights, "weight_decay": config.weight_decay}]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
 
 
@@ -167,20 +181,23 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def fit(run: Run, stop: threading.Event) -> bool:
-    """Steps until the last one, or until ``stop`` is set on any rank; saves at either end. Whether the last step is done."""
+def fit(run: Run, received: list[int]) -> signal.Signals | None:
+    """Steps until the last one, or until a signal is ``received`` on any rank, which it returns; saves at either end."""
     config, batches = run.config, run.batches()
     while run.step < config.train.steps:
+        run.check_writing()
         start = time.perf_counter()
         parts = next(batches)
-        run.waited += time.perf_counter() - start
+        if run.logbook:
+            run.logbook.waited += time.perf_counter() - start
         unreadable = [what for part in parts for what in part.bad]
         for what in unreadable:
             log.error("bad image: %s", what)
         loss_here, norm = backward(run, parts)
-        losses, bad, stopping = run.ranks.sum([loss_here, len(unreadable), stop.is_set()])
+        losses, bad, *signals = run.ranks.sum([loss_here, len(unreadable), *(number in received for number in STOPPING)])
+        stopping = next((number for number, count in zip(STOPPING, signals, strict=True) if count), None)
         loss = losses / run.ranks.count
-        run.bad_images = int(bad) + (run.bad_images if run.step % run.steps_per_epoch else 0)
+        run.bad_images = int(bad) + (run.bad_images if run.epochs.place(run.step)[1] else 0)
         if run.bad_images > config.data.max_bad:
             raise InputError(f"{run.bad_images} bad images in this epoch, and data.max_bad is {config.data.max_bad}; the log names them")
         rate = learning_rate(run.step, peak=config.optimizer.lr, warmup=config.schedule.warmup, steps=config.train.steps)
@@ -195,16 +212,15 @@ def fit(run: Run, stop: threading.Event) -> bool:
         with torch.no_grad():
             run.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
         run.step += 1
-        if run.is_due(config.train.log_every):
+        if run.is_due(config.log.every):
             run.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=run.bad_images)
-        if run.is_due(config.evaluate.every):
-            run.write(zero_shot=evaluate(run.model, run.tokenizer, config.evaluate.images, config.evaluate.prompts, run.ranks))
-        if run.is_due(config.checkpoint.every) or stopping:
-            run.save()
+        best = run.is_due(config.evaluate.every) and run.evaluate()
+        if run.is_due(config.checkpoint.every) or stopping or best:
+            run.save(best=best)
         if stopping and run.step < config.train.steps:
-            log.info("stopped by SIGTERM after step %s; the same command goes on from there", run.step)
-            return False
-    return True
+            log.info("stopped by %s after step %s; the same command goes on from there", stopping.name, run.step)
+            return stopping
+    return None
 
 
 def backward(run: Run, parts: list[Part]) -> tuple[torch.Tensor, float]:
@@ -219,7 +235,7 @@ def backward(run: Run, parts: list[Part]) -> tuple[torch.Tensor, float]:
         loss = run.loss(**forward(run, run.shared, *images, *tokens, number=0))
         loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optimizer.clip_norm or math.inf)
-    return loss.detach(), float(norm)
+    return loss.detach(), float(whole(norm))
 
 
 def backward_in_passes(run: Run, images: Sequence[torch.Tensor], tokens: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -236,11 +252,13 @@ def backward_in_passes(run: Run, images: Sequence[torch.Tensor], tokens: Sequenc
     loss.backward()
     for i, part in enumerate(zip(images, tokens, strict=True)):
         last = i == len(images) - 1
-        # The ranks exchange gradients once, with the last part; it also carries the gradients of logit scale and bias.
+        # The ranks exchange gradients once, with the last part; it also carries the gradients of logit scale and bias. FSDP's do with each:
+        # no rank has room for all gradients.
         run.shared.require_backward_grad_sync = last
         output = forward(run, run.shared, *part, number=i)
         gradients = {key: leaf.grad.chunk(len(images))[i] if key in features else leaf.grad for key, leaf in leaves.items()}
-        keys = list(output) if last else features
+        # Of a locked tower nothing is trained.
+        keys = [key for key in (output if last else features) if output[key].requires_grad]
         torch.autograd.backward([output[key] for key in keys], [gradients[key] for key in keys])
     return loss
 

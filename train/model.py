@@ -13,6 +13,7 @@ from typing import Any
 import open_clip
 import torch
 from safetensors.torch import save
+from torch.utils.flop_counter import FlopCounterMode
 
 from train.config import InputError, ModelConfig
 
@@ -20,7 +21,8 @@ from train.config import InputError, ModelConfig
 Tokenizer = Callable[[list[str]], torch.Tensor]
 #: What open_clip's models have beyond torch's Module (``visual``, ``encode_text``, ``logit_scale``, …) is not in their types.
 Model = Any
-CONFIG_FILE = "open_clip_config.json"  # where open_clip looks for the architecture of a ``local-dir:``
+# Where open_clip looks for the architecture and the weights of a ``local-dir:``.
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 #: Start of the logit scale and bias for the sigmoid loss (SigLIP, arXiv 2303.15343).
 SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
@@ -36,17 +38,70 @@ def find_architecture(config: ModelConfig, *, loss: str) -> dict[str, Any]:
     return {**SIGLIP_START, **found} if loss == "siglip" else found
 
 
-def create_model(architecture: dict[str, Any]) -> Model:
+def create_model(config: ModelConfig, architecture: dict[str, Any], *, device: Any = "cpu") -> Model:
     """A model with random weights (torch's generator decides them) that returns a dict of features, logit scale and logit bias.
 
-    Raises InputError where open_clip does not know a key of the architecture.
+    Scale and bias have one dimension, of size 1: FSDP shards no scalars. What the configuration locks, as open_clip counts groups and
+    layers, needs no gradient. Raises InputError where open_clip does not know a key of the architecture.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, torch.device(device):
         (Path(folder) / CONFIG_FILE).write_text(json.dumps({"model_cfg": architecture, "preprocess_cfg": {}}), encoding="utf-8")
+        options: dict[str, Any] = {"load_weights": False, "pretrained_text": False, "output_dict": True, "nonscalar_logit_scale": True}
         try:
-            return open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, output_dict=True)
+            model: Model = open_clip.create_model(f"local-dir:{folder}", device=device, **options)
         except TypeError as error:
             raise InputError(f"the model's configuration has a key that open_clip does not know: {error}") from None
+    if config.lock_image:
+        model.lock_image_tower(unlocked_groups=config.unlocked_groups)
+    if config.lock_text:
+        model.lock_text_tower(unlocked_layers=config.unlocked_layers)
+    return model
+
+
+def load_pretrained(model: Model, config: ModelConfig, architecture: dict[str, Any]) -> None:
+    """Fills the model with the weights that ``config.pretrained`` names; open_clip fits the positions of another image size.
+
+    Raises InputError: no such weights, they cannot be fetched (the message says what to fetch), or they are of another architecture.
+    """
+    file = _find_weights(config, architecture)
+    try:
+        open_clip.load_checkpoint(model, str(file))
+    # What is cut, or of another kind, fails each in its own way. torch lists the keys that do not fit from its second line on.
+    except Exception as error:
+        first = "; ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise InputError(f"model.pretrained: {file} does not fit the model {config.name} ({type(error).__name__}: {first:.300})") from None
+
+
+def _find_weights(config: ModelConfig, architecture: dict[str, Any]) -> Path:
+    given, name = Path(config.pretrained), config.name
+    if given.is_file():
+        return given
+    if inside := [*given.glob(WEIGHTS_FILE), *sorted(given.glob("checkpoints/step-*.pt"), reverse=True)]:
+        return inside[0]
+    published = open_clip.get_pretrained_cfg(name, config.pretrained)
+    if not published:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        places = f"no file, no folder with {WEIGHTS_FILE} or checkpoints/step-*.pt, and no tag"
+        raise InputError(f"model.pretrained: {given} is {places}; open_clip's tags for {name}: {tags}")
+    if bool(published.get("quick_gelu")) != bool(architecture.get("quick_gelu")):
+        raise InputError(f"model.pretrained: {given} and {name} differ in QuickGELU; take the other of {name} and {name}-quickgelu")
+    try:
+        return Path(open_clip.download_pretrained(published))
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        fetch = f"run `hf download {published['hf_hub'].rstrip('/')} {WEIGHTS_FILE} --local-dir FOLDER` where there is a network"
+        raise InputError(f"model.pretrained: {given} cannot be fetched ({type(error).__name__}); {fetch} and set it to FOLDER") from None
+
+
+def count_flops(config: ModelConfig, architecture: dict[str, Any]) -> int:
+    """Floating-point operations of one pair's forward and backward pass; a multiply-add is two.
+
+    Without the loss, whose part grows with the batch (0.5 % for ViT-B-32 at 32,768), and without what activation checkpointing does again.
+    """
+    model, context = create_model(config, architecture, device="meta"), architecture["text_cfg"].get("context_length", 77)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        output = model(torch.empty(1, 3, image_size(model), image_size(model)), torch.zeros(1, context, dtype=torch.int64))
+        sum(value.sum() for value in output.values()).backward()
+    return int(counter.get_total_flops())
 
 
 def image_size(model: Model) -> int:
@@ -76,7 +131,9 @@ def create_tokenizer(config: ModelConfig, architecture: dict[str, Any]) -> Token
         raise InputError(f"{cause}; it needs the package transformers; {fetch}") from None
 
 
-def save_model(model: Model, architecture: dict[str, Any], tokenizer: Tokenizer, folder: Path, *, name: str) -> None:
+def save_model(
+    model: Model, weights: dict[str, torch.Tensor], architecture: dict[str, Any], tokenizer: Tokenizer, folder: Path, *, name: str
+) -> None:
     """Writes weights, configuration and tokenizer as ``open_clip.create_model("local-dir:FOLDER")`` reads them.
 
     A model that open_clip does not know by ``name`` also gets ``<name>.json``, for ``open_clip.add_model_config``.
@@ -88,5 +145,5 @@ def save_model(model: Model, architecture: dict[str, Any], tokenizer: Tokenizer,
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
     partial = folder / "open_clip_model.partial"
-    partial.write_bytes(save({key: value.contiguous() for key, value in model.state_dict().items()}))
-    partial.replace(folder / "open_clip_model.safetensors")
+    partial.write_bytes(save({key: value.contiguous() for key, value in weights.items()}))
+    partial.replace(folder / WEIGHTS_FILE)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from balancing.epochs import EpochOrder, Shuffle, crop_box, crop_draws, crop_image, share, walk
+from balancing.epochs import EpochOrder, Epochs, Shuffle, crop_box, crop_draws, crop_image, share, stream_shares, walk
 
 GOLDEN_ORDER = [[(3, 1), (2, 0), (3, 0), (2, 1)], [(0, 0), (2, 4), (2, 3), (0, 1)]]
 GOLDEN_CROPS = [
@@ -78,21 +78,56 @@ def test_the_order_of_an_epoch_is_frozen() -> None:
 
 
 def test_a_walk_goes_through_the_epochs_and_reads_a_row_group_once_for_neighbouring_streams() -> None:
-    rows, shuffle, read = np.array([6, 6, 6, 6]), Shuffle(seed=3, batch_size=8, streams=4, shuffle_rows=3), list[int]()
-    tables = [pa.table({"row": range(n)}) for n in rows]
+    # The second epoch takes fewer rows, of which one batch is made instead of three.
+    rows, shuffle = np.array([[6, 6, 6, 6], [2, 6, 0, 3], [6, 6, 6, 6]]), Shuffle(seed=3, batch_size=8, streams=4, shuffle_rows=3)
+    read: list[Group] = []
 
-    def reader(group: int) -> pa.Table:
-        read.append(group)
-        return tables[group]
+    def reader(epoch: int, group: int) -> Group:
+        read.append(Group(epoch, group))
+        return read[-1]
 
-    found = list(walk(rows, shuffle, range(1, 3), steps=range(2, 5), read=reader))
+    found = list(walk(Epochs(rows, 8), shuffle, range(1, 3), steps=range(2, 6), read=reader))
     expected = []
-    for epoch, step in ((0, 2), (1, 0), (1, 1)):
-        of_streams = samples(EpochOrder(rows, shuffle, epoch), 4, step)
-        expected.append((epoch, [sample for stream in of_streams[1:3] for sample in stream[:2]]))
-    assert [(epoch, [(group, row) for group, row, _ in here]) for epoch, here in found] == expected
-    assert all(table is tables[group] for _, here in found for group, _, table in here)
-    assert len(read) <= 6
+    for epoch, step in ((0, 2), (1, 0), (2, 0), (2, 1)):
+        of_streams = samples(EpochOrder(rows[epoch], shuffle, epoch), 4, step)
+        expected.append([(epoch, *sample) for stream in of_streams[1:3] for sample in stream[:2]])
+    assert [[(of.epoch, of.number, row) for row, of in here] for here in found] == expected
+    assert len(read) <= 9
+
+
+@dataclass(eq=False)
+class Group:
+    """What is read in a walk."""
+
+    epoch: int
+    number: int
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(lambda rows: sum(rows) >= 4), min_size=1, max_size=5))
+def test_every_step_of_a_run_has_its_place_in_an_epoch(rows: list[list[int]]) -> None:
+    places = [(epoch, step) for epoch, of_groups in enumerate(rows) for step in range(sum(of_groups) // 4)]
+    epochs = Epochs(np.array(rows), 4)
+    assert [epochs.place(step) for step in range(len(places))] == places
+    passed = [epochs.progress(step) for step in range(len(places) + 1)]
+    assert passed[-1] == len(rows)
+    assert [int(p) for p in passed[:-1]] == [epoch for epoch, _ in places]
+    assert passed == sorted(set(passed))
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6), st.integers(1, 40))
+def test_sets_have_neighbouring_streams_by_their_weights(weights: list[float], streams: int) -> None:
+    shares = stream_shares(weights, streams)
+    assert [s for share in shares for s in share] == list(range(streams))
+    exact = [streams * weight / sum(weights) for weight in weights]
+    assert all(abs(len(share) - ideal) < 1 for share, ideal in zip(shares, exact, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("weights", "streams", "lengths"),
+    [([3, 1], 16, [12, 4]), ([1, 1, 1], 16, [6, 5, 5]), ([5, 3, 1], 4, [2, 1, 1]), ([1000, 1], 8, [8, 0]), ([0.1], 3, [3])],
+)
+def test_what_is_left_goes_to_the_largest_remainders(weights: list[float], streams: int, lengths: list[int]) -> None:
+    assert [len(share) for share in stream_shares(weights, streams)] == lengths
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4))

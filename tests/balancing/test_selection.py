@@ -18,7 +18,7 @@ from balancing.counts import list_arrays, rows_by_language
 from balancing.expectation import SCALE, expected_of_part, inverse_counts
 from balancing.pairs import MATCHED_SCHEMA, SIBLINGS_SCHEMA, image_keys, pair_keys
 from balancing.sampling import CHOOSE, KEEP, entry_probabilities, kept, uniform
-from balancing.selection import chosen_rows, row_probabilities, select_rows
+from balancing.selection import chosen_rows, row_probabilities, select_rows, sibling_rows
 from balancing.siblings import RECORD, siblings_table, verdicts_by_part
 from metadata.tally import Tally
 from tests.pipelines.pools import PoolShape, draw_part
@@ -144,6 +144,24 @@ def test_parts_do_not_show_and_every_drop_is_counted() -> None:
     assert 0 < len(expected) < len(candidates)
 
 
+@pytest.mark.parametrize("languages", [[], ["de"], ["de", "zh"], LANGUAGES])
+def test_all_siblings_are_what_a_draw_could_take(languages: list[str]) -> None:
+    pool = make_pool(200, seed=8)
+    unique = set(pool)
+    expected = {(pair[0], pair[1]): probability_of(pair) for pair in unique if pair[2] in languages}
+    for parts in (1, 3):
+        tally, found = Tally(), dict[tuple[str, str], float]()
+        for matched, siblings in zip(*to_parts(pool, parts), strict=True):
+            rows, odds = sibling_rows(matched, siblings, probability={lang: PROBABILITY[lang] for lang in languages}, tally=tally)
+            taken = matched.take(pa.array(rows))
+            found |= dict(zip(zip(taken["image_id"].to_pylist(), taken["text"].to_pylist(), strict=True), odds.tolist(), strict=True))
+        assert found == expected
+        stored = sum(len(set(pool[part::parts])) for part in range(parts))
+        drops = {"duplicate": stored - len(unique), "language_not_selected": len(unique) - len(expected)}
+        assert (tally.read, tally.emitted, tally.dropped) == (stored, len(expected), +Counter(drops))
+        assert tally.balanced
+
+
 def test_expected_number_is_the_sum_of_p_over_n() -> None:
     pool = make_pool(1500, seed=1)
     unique = set(pool)
@@ -180,6 +198,37 @@ def test_over_the_epochs_every_text_of_an_image_is_chosen() -> None:
     times = np.sum(draws, axis=0)
     assert (times > 0).all()
     assert times.sum() == 100 * 40
+
+
+def test_of_texts_spread_over_parts_one_is_chosen_evenly_however_many_parts_there_are() -> None:
+    """A hundred thousand images of seven texts in three languages; with seven parts each text of an image lies in another."""
+    images, texts = 100_000, 7
+    rng = np.random.default_rng(7)
+    number = np.arange(images * texts)
+    image = np.repeat(rng.integers(0, 2**64, images, dtype=np.uint64), texts)
+    pair = rng.integers(0, 2**64, images * texts, dtype=np.uint64)
+    lang = (number % texts % len(LANGUAGES)).astype(np.int32)
+    draws = []
+    for parts in (1, 3, 7):
+        stored = [mine[np.lexsort((pair[mine], image[mine], lang[mine]))] for mine in (number[part::parts] for part in range(parts))]
+        record = np.zeros(len(number), dtype=RECORD)
+        order = np.concatenate(stored)
+        record["image_key"], record["pair_key"], record["lang"] = image[order], pair[order], lang[order]
+        record["part"] = np.repeat(np.arange(parts), [len(mine) for mine in stored])
+        record["row"] = np.concatenate([np.arange(len(mine)) for mine in stored])
+        verdicts = verdicts_by_part(record)
+        taken = []
+        for part, mine in enumerate(stored):
+            langs = pa.DictionaryArray.from_arrays(pa.array(lang[mine]), pa.array(LANGUAGES))
+            matched = pa.table({"lang": langs, "image_key": image[mine]})
+            siblings = siblings_table(len(mine), [verdicts[part]], LANGUAGES)
+            taken.append(mine[chosen_rows(matched, siblings, selected=frozenset(LANGUAGES), seed=1, epoch=0)])
+        draws.append(np.sort(np.concatenate(taken)))
+        assert (draws[-1] // texts == np.arange(images)).all()
+        assert (draws[-1] == draws[0]).all()
+    times = np.bincount(draws[0] % texts, minlength=texts)
+    # 27.9 is the 99.99 % point of chi-square with 6 degrees of freedom.
+    assert ((times - images / texts) ** 2 / (images / texts)).sum() < 27.9
 
 
 def test_row_probabilities_of_a_part() -> None:

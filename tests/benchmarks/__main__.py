@@ -15,6 +15,7 @@ from tests.benchmarks import (  # noqa: F401  their benchmarks register themselv
     balance,
     crawl,
     lid,
+    loader,
     matching,
     ngrams_scale,
     target_pairs,

@@ -168,6 +168,24 @@ def test_bigrams_are_a_share_of_the_unigrams_that_were_added() -> None:
     }
 
 
+def test_version_2_leaves_pieces_of_numbers_and_explanations_out() -> None:
+    candidates = Candidates(
+        unigrams=_unigrams({"000": 9, "km": 8, "2000": 7, "०००": 6, "0": 5, "a0": 4, "007": 3}),
+        bigrams=_bigrams({"000 km": 0.9, "2000 km": 0.8, "ISBN 0": 0.7, "००० हेक्टर": 0.6, "100 000": 0.5, "a0 km": 0.4}),
+        tokens=10,
+        titles=_titles({"Android (robot)": 4, "Android (film)": 3, "007": 6, "000 (x)": 2, "? (film)": 8}),
+    )
+    kept = [(entry, score) for entry, _, score in _rows(select_entries(candidates, replace(_OPEN, numbers=0)))]
+    assert kept == [
+        ("km", 8), ("2000", 7), ("a0", 4), ("2000 km", 3.0), ("a0 km", 2.0), ("Android", 7), ("007", 6), ("000", 2),
+    ]  # fmt: skip
+    published = [entry for entry, _, _ in _rows(select_entries(candidates, replace(_OPEN, numbers=0, trimmed=False)))]
+    assert published == [
+        *("000", "km", "2000", "०००", "0", "a0", "007"), *("000 km", "2000 km", "ISBN 0", "००० हेक्टर", "100 000", "a0 km"),
+        *("? (film)", "Android (robot)", "Android (film)", "000 (x)"),
+    ]  # fmt: skip
+
+
 def test_version_1_asks_for_counts_and_views() -> None:
     candidates = Candidates(
         unigrams=_unigrams({"often": 100, "rare": 99}),
@@ -178,7 +196,7 @@ def test_version_1_asks_for_counts_and_views() -> None:
     assert [entry for entry, _, _ in _rows(select_entries(candidates, recipe("metaclip1")))][100:] == ["often", "very rare", "Seen"]
 
 
-_WORDS = st.text("ab.Ä ", max_size=3)
+_WORDS = st.text("ab.Ä 0", max_size=3)
 _RECIPES = st.builds(
     replace,
     st.sampled_from([recipe("metaclip1"), recipe("metaclip2")]),
@@ -216,7 +234,9 @@ def _brute_force(
         for text in texts:
             entry = text.strip()
             only_marks = all(character in PUNCTUATION or character == " " for character in entry)
-            if cap > 0 and entry not in entries and not only_marks and len(entry) <= used.max_characters:
+            is_gram = source in ("unigram", "bigram")
+            piece = used.trimmed and is_gram and any(word[0] == "0" and word.isdigit() for word in entry.split())
+            if cap > 0 and entry not in entries and not only_marks and not piece and len(entry) <= used.max_characters:
                 entries[entry] = source
                 cap -= 1
 

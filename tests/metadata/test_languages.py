@@ -174,6 +174,10 @@ def test_labels(family: str, label: str, expected: str | None) -> None:
     assert language_of_label(family, label) == expected
 
 
+def test_english_is_cut_at_apostrophes_as_published() -> None:
+    assert [code for code, lang in all_languages().items() if lang.cut_apostrophes] == ["en", "simple"]
+
+
 def test_unknown_family_names_the_known_ones() -> None:
     assert LID_FAMILIES == ("lid.176", "glotlid")
     with pytest.raises(ValueError, match=r"cld3.*lid\.176, glotlid"):

@@ -34,11 +34,11 @@ from metadata.ngrams import (
     words_of,
 )
 from metadata.segment import segment
-from metadata.text import CJK_LIKE, PUNCTUATION
+from metadata.text import CJK_LIKE, PUNCTUATION, pattern_of_entry, rule_set, space_texts
 
 LANGUAGES = [(True, ""), (False, "icu:ja"), (False, "icu:th"), (False, "tibetan")]
 TEXT = st.text(
-    alphabet=st.sampled_from("aabbé  ..,(\n\n中日あカก་བོད།。「𠮷😀\u200b\u0301\u3000\x1f\0\r\t\x85\u2028\ud800'")
+    alphabet=st.sampled_from("aabbé  ..,(\n\n中日あカก་བོད།。「𠮷😀\u200b\u0301\u3000\x1f\0\r\t\x85\u2028\ud800''’·\"קמ״")
     | st.characters(blacklist_categories=()),
     max_size=30,
 )
@@ -47,7 +47,18 @@ TEXTS = st.lists(TEXT, max_size=6)
 Counts = Counter[tuple[int, str]]
 
 
-def oracle_tokens(line: str, *, spaced: bool, segmenter: str) -> Iterator[str | None]:
+def is_of_words(character: str) -> bool:
+    return bool(character) and not character.isspace() and character not in PUNCTUATION and character not in CJK_LIKE
+
+
+def joins(before: str, mark: str, after: str) -> bool:
+    """Whether a mark is part of the word around it."""
+    if mark == '"':
+        return all("א" <= character <= "ת" for character in (before or "-", after or "-"))
+    return mark in "'‘’·՚׳״" and is_of_words(before) and is_of_words(after)
+
+
+def oracle_tokens(line: str, *, spaced: bool, segmenter: str, cut_apostrophes: bool = False) -> Iterator[str | None]:
     """Tokens of a line, one character after the other; None breaks the chain."""
     line = "".join(" " if ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 else c for c in line)
     if not spaced:
@@ -56,8 +67,10 @@ def oracle_tokens(line: str, *, spaced: bool, segmenter: str) -> Iterator[str | 
                 yield None if piece[0] in PUNCTUATION or any(c.isspace() for c in piece) else piece
         return
     word = ""
-    for c in line + " ":
-        if c.isspace() or c in PUNCTUATION or c in CJK_LIKE:
+    for place, c in enumerate(line + " "):
+        if not cut_apostrophes and joins(line[place - 1 : place], c, line[place + 1 : place + 2]):
+            word += c
+        elif c.isspace() or c in PUNCTUATION or c in CJK_LIKE:
             if word:
                 yield word
             word = ""
@@ -67,12 +80,12 @@ def oracle_tokens(line: str, *, spaced: bool, segmenter: str) -> Iterator[str | 
             word += c
 
 
-def oracle(texts: Iterable[str], *, spaced: bool, segmenter: str) -> Counts:
+def oracle(texts: Iterable[str], *, spaced: bool, segmenter: str, cut_apostrophes: bool = False) -> Counts:
     counts: Counts = Counter()
     for text in texts:
         for line in text.split("\n"):
             previous = None
-            for token in oracle_tokens(line, spaced=spaced, segmenter=segmenter):
+            for token in oracle_tokens(line, spaced=spaced, segmenter=segmenter, cut_apostrophes=cut_apostrophes):
                 if token is None or len(token) > 256:
                     previous = None
                     continue
@@ -94,8 +107,8 @@ def as_counts(*blocks: pa.Table) -> Counts:
     return counts
 
 
-def counted(*texts: str, spaced: bool = True, segmenter: str = "") -> dict[str, int]:
-    counts = as_counts(*count_ngrams(texts, spaced=spaced, segmenter=segmenter))
+def counted(*texts: str, spaced: bool = True, segmenter: str = "", cut_apostrophes: bool = False) -> dict[str, int]:
+    counts = as_counts(*count_ngrams(texts, spaced=spaced, segmenter=segmenter, cut_apostrophes=cut_apostrophes))
     return {gram.replace(SEPARATOR, "|"): count for (_, gram), count in counts.items()}
 
 
@@ -117,9 +130,45 @@ def test_words_and_marks_of_a_spaced_language() -> None:
 
 
 def test_every_mark_and_every_cjk_like_character_stands_alone() -> None:
-    assert counted("don't 東京tower") == {
+    assert counted("don't 東京tower", cut_apostrophes=True) == {
         "don": 1, "'": 1, "t": 1, "東": 1, "京": 1, "tower": 1, "t|東": 1, "東|京": 1, "京|tower": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("зв'язок l'homme c’hoari O‘zbek", ["зв'язок", "l'homme", "c’hoari", "O‘zbek"]),
+        ('col·lecció Դ՚Աբրուցո ביו"ר ק״מ געשמד׳ט', ["col·lecció", "Դ՚Աբրուցո", 'ביו"ר', "ק״מ", "געשמד׳ט"]),
+        ("rock'n'roll 20'000 vis-à-vis", ["rock'n'roll", "20'000", "vis", "-", "à", "-", "vis"]),
+        ("'a' b' 'c d''e f'’g", ["'", "a", "'", "b", "'", "'", "c", "d", "'", "'", "e", "f", "'", "’", "g"]),
+        ("犬'a a'犬 a'", ["犬", "'", "a", "a", "'", "犬", "a", "'"]),
+        ('a"b "ק" ק"a', ["a", '"', "b", '"', "ק", '"', "ק", '"', "a"]),
+        ("a'\nb a' b", ["a", "'", "b", "a", "'", "b"]),
+        ("s.a a:b", ["s", ".", "a", "a", ":", "b"]),
+    ],
+)
+def test_apostrophes_inside_words(text: str, words: list[str]) -> None:
+    assert Counter({gram: n for gram, n in counted(text).items() if "|" not in gram}) == Counter(words)
+    cut = "".join(f" {character} " if character in PUNCTUATION else character for character in text).replace("犬", " 犬 ").split()
+    assert Counter({gram: n for gram, n in counted(text, cut_apostrophes=True).items() if "|" not in gram}) == Counter(cut)
+
+
+def test_words_meet_the_text_that_they_come_from_and_halves_do_not() -> None:
+    rules = rule_set("default")
+    text = "Aujourd'hui, l'homme d’Europe; зв'язок col·lecció ק\"מ."
+    [spaced] = space_texts([text], rules)
+
+    def met(cut_apostrophes: bool) -> set[str]:
+        words = {gram for gram in counted(text, cut_apostrophes=cut_apostrophes) if "|" not in gram and gram not in PUNCTUATION}
+        return {word for word in words if pattern_of_entry(word, rules) in spaced}
+
+    assert met(False) == {"Aujourd'hui", "l'homme", "d’Europe", "зв'язок", "col·lecció", 'ק"מ'}
+    assert met(True) == set()
+
+
+def test_a_word_with_an_apostrophe_has_neighbours() -> None:
+    assert counted("l'homme d'Europe") == {"l'homme": 1, "d'Europe": 1, "l'homme|d'Europe": 1}
 
 
 def test_a_line_break_and_the_end_of_a_text_break_the_chain() -> None:
@@ -154,10 +203,11 @@ def test_a_very_long_line_counts_as_several() -> None:
 
 @pytest.mark.parametrize(("spaced", "segmenter"), LANGUAGES)
 @settings(max_examples=150, deadline=None)
-@given(texts=TEXTS, max_distinct=st.sampled_from([1, 3, 10, 2_000_000]))
-def test_counts_are_those_of_the_oracle(spaced: bool, segmenter: str, texts: list[str], max_distinct: int) -> None:
-    blocks = list(count_ngrams(iter(texts), spaced=spaced, segmenter=segmenter, max_distinct=max_distinct))
-    assert as_counts(*blocks) == oracle(texts, spaced=spaced, segmenter=segmenter)
+@given(texts=TEXTS, cut=st.booleans(), max_distinct=st.sampled_from([1, 3, 10, 2_000_000]))
+def test_counts_are_those_of_the_oracle(spaced: bool, segmenter: str, texts: list[str], cut: bool, max_distinct: int) -> None:
+    written = {"spaced": spaced, "segmenter": segmenter, "cut_apostrophes": cut}
+    blocks = list(count_ngrams(iter(texts), **written, max_distinct=max_distinct))  # type: ignore[arg-type]
+    assert as_counts(*blocks) == oracle(texts, **written)  # type: ignore[arg-type]
     for block in blocks:
         assert_sorted_block(block)
         assert len(set(block["n"].to_pylist())) == 1

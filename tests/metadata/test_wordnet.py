@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import html
 import io
 import pathlib
 import unicodedata
 import zipfile
 from collections.abc import Iterator
+from itertools import accumulate
 
+import mwparserfromhell
 import nltk.data
 import pytest
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
@@ -158,11 +161,30 @@ def test_a_table_of_the_multilingual_wordnet() -> None:
         ("gasnúť (oheň)", "gasnúť"),
         ("béluga (animal)|fr: béluga", "béluga"),
         ("moteur#moteur thermique", "moteur"),
-        ("([[arme]]) [[luis]]", "(arme) luis"),
+        ("([[arme]]) [[luis]]", "luis"),
         ("chlorek_rtęci(II)", "chlorek rtęci(II)"),
         ("encender(se)", "encender(se)"),
-        ("(arbeids)verzuim", "(arbeids)verzuim"),
-        ("(oheň)", "(oheň)"),
+        ("(arbeids)verzuim", "verzuim"),
+        ("(oheň)", None),
+        ("(slang.) úžasný (človek)", "úžasný"),
+        ("« big band »", "big band"),
+        ('"γατάκι"', "γατάκι"),
+        ("'tinnitus'", "tinnitus"),
+        ("„Walt”", "Walt"),
+        ("'hood", "'hood"),
+        ("rock 'n' roll", "rock 'n' roll"),
+        ('maczeta "Bolo"', 'maczeta "Bolo"'),
+        ("vitamine b&lt;sub&gt;9&lt;/sub&gt;", "vitamine b9"),
+        ("Milan &lt;!--gender?--&gt;", "Milan"),
+        ("fr&amp;eacute;n&amp;eacute;sie", "frénésie"),
+        ("AT&T", "AT&T"),
+        ("Bahamas ''f pl''", "Bahamas"),
+        ("gå ''til", "gå til"),
+        ("capital{{m}}", "capital"),
+        ("(''academic spelling'') Tōkyō", "Tōkyō"),
+        ("&lt;b&gt;=&lt;/b&gt;", None),
+        ("\x9cuvre", "œuvre"),
+        ("časť\x9d steny", "časť steny"),
         ("سخت\u200cترین مرحله", "سخت\u200cترین مرحله"),
     ],
 )
@@ -172,6 +194,22 @@ def test_what_is_not_written_in_a_text_is_left_out(lemma: str, plain: str | None
     assert table["lemma"].to_pylist() == ([plain] if plain else [])
     assert (tally.read, tally.emitted, dict(tally.dropped)) == (1, int(bool(plain)), {} if plain else {"empty_lemma": 1})
     assert _plain(lemma) == (plain or "")
+    assert not plain or not _has_notation(plain)
+
+
+@pytest.mark.parametrize(
+    "lemma",
+    [
+        "((bailleur)) m", "(Ath", "2)", "nightbird (album", "serpe ; serpette", "尘[粉]状的", "osmrtnica]", "<HTML>", "-520", "$L",
+        "P\ufffdtria", '"dæma sekan', 'ákæra"',
+    ],
+)  # fmt: skip
+def test_a_dictionarys_notation_is_dropped(lemma: str) -> None:
+    tally = Tally()
+    table = omw_lemmas(io.BytesIO(f"00000001-n\tlemma\t{lemma}\n00000001-n\tlemma\tchloran(V) sodu\n".encode()), lang="sq", tally=tally)
+    assert table["lemma"].to_pylist() == ["chloran(V) sodu"]
+    assert (tally.read, tally.emitted, dict(tally.dropped)) == (2, 1, {"notation": 1})
+    assert _has_notation(_plain(lemma))
 
 
 def test_lemmas_that_become_alike_are_one() -> None:
@@ -223,10 +261,28 @@ def nltk_reader(archives: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 _NOT_WRITTEN = ("HEBREW ACCENT ", "HEBREW POINT ", "HEBREW MARK ", "ARABIC TATWEEL", "ARABIC LETTER SUPERSCRIPT ALEF")
 
 
+def _without_markup(text: str) -> str:
+    """By another parser of wikitext; of marks of italics that close, what is between them goes as well."""
+    pieces = html.unescape(html.unescape(text)).split("''")
+    text = "".join(pieces[::2] if len(pieces) % 2 else pieces)
+    return str(mwparserfromhell.parse(text).strip_code()).strip("=& ")
+
+
+def _has_notation(text: str) -> bool:
+    """Whether brackets or quotes do not pair, or something else says that a lemma is none."""
+    depths = [*accumulate((character == "(") - (character == ")") for character in text)]
+    quotes = text.count('"') == 1 and '"' in (text[0], text[-1])
+    code = text[0] == "-" and text[1:].isdigit()
+    return code or quotes or depths[-1] != 0 or min(depths) < 0 or text[0] in "($" or bool({*"[]<>{};\ufffd"} & {*text})
+
+
 def _plain(name: str) -> str:
     """A lemma without what is not written in a text, character by character and word by word."""
     if "GAP!" in name:
         return ""
+    name = name.replace("\x9c", "œ").replace("\x9d", "")
+    if {"<", "&"} & {*name} or "''" in name or "{{" in name:
+        name = _without_markup(name)
     text = "".join(
         " " if c == "_" else c
         for c in name
@@ -237,7 +293,12 @@ def _plain(name: str) -> str:
     ending = " ".join(words[opening:])
     if opening and ending[0] == "(" and ending[-1] == ")" and ending.count("(") == ending.count(")") == 1:
         words = words[:opening]
-    return " ".join(words).lstrip("!? ")
+    text = " ".join(words)
+    if text.startswith("(") and ")" in text and "(" not in text[1 : text.index(")")]:
+        text = text.partition(")")[2].strip()
+    if len(text) > 1 and text[0] + text[-1] in ('""', "''", "«»", "“”", "„”", "„“") and not {*"\"'«»“”„"} & {*text[1:-1]}:
+        text = text[1:-1].strip()
+    return text.lstrip("!? ")
 
 
 def test_the_published_number_of_entries(archives: pathlib.Path) -> None:
@@ -274,6 +335,7 @@ def test_a_published_table_is_what_nltk_reads(archives: pathlib.Path, nltk_reade
         [content] = [table.read() for code, table in omw_tables(archive) if code == wanted]
     lemmas = omw_lemmas(io.BytesIO(content), lang=wanted, tally=tally)["lemma"].to_pylist()
     nltk_reader.custom_lemmas(io.BytesIO(content), wanted)
-    assert lemmas == sorted({_plain(name) for offset in nltk_reader._lang_data[wanted][0].values() for name in offset} - {""})
+    plain = {_plain(name) for offset in nltk_reader._lang_data[wanted][0].values() for name in offset} - {""}
+    assert lemmas == sorted(lemma for lemma in plain if not _has_notation(lemma))
     assert not tally.dead
     assert tally.balanced

@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from balancing.gather import CURATED_COLUMNS, gather_images
+from balancing.online import TextDraw, draw_texts
+from balancing.pairs import image_keys
 from metadata.tally import Tally
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
@@ -78,6 +81,50 @@ def test_sets_are_nested(work: Path, tmp_path: Path) -> None:
         rows = [row for table in read_parts(open_stage(f"{tmp_path}/{t}", "balance")) for row in table.to_pylist()]
         kept.append({(row["image_id"], row["text"]) for row in rows})
     assert kept[0] < kept[1] < kept[2] <= kept[3]
+
+
+# -- all texts of an image, for a trainer that draws -----------------------------------------------------------------------------------
+
+
+def balanced(work: Path, output: Path, *options: str) -> pa.Table:
+    run_job("balance", [*pairs_of(work), "--thresholds", f"{work}/t.json", "--output", str(output), *options])
+    stage = open_stage(str(output), "balance")
+    counters = stage.manifest["counters"]
+    assert counters["read"] == counters["emitted"] + sum(counters["dropped"].values()) + counters["dead_letters"]
+    assert counters["emitted"] == stage.rows
+    return pa.concat_tables(list(read_parts(stage))).unify_dictionaries()
+
+
+@pytest.mark.parametrize("languages", ["all", "de,ja", "ja"])
+def test_a_trainer_draws_the_offline_set_in_its_first_epoch(work: Path, tmp_path: Path, languages: str) -> None:
+    subset = ("--languages", languages)
+    everything = balanced(work, tmp_path / "siblings", "--keep-siblings", *subset)
+    images = gather_images([everything.select(CURATED_COLUMNS)])
+    texts, keys = images["texts"].combine_chunks(), image_keys(images["image_id"].to_pylist())
+    assert {1, 2, 3} <= set(texts.value_lengths().to_pylist())
+    for seed in (0, 7):
+        offline = balanced(work, tmp_path / f"offline-{seed}", "--seed", str(seed), *subset)
+        rows, places = draw_texts(keys, texts, TextDraw(seed=seed, online=True), epoch=0)
+        drawn = [texts.values[place].as_py() for place in places.tolist()]
+        online = [(keys[row], t["pair_key"], t["text"], t["lang"], t["probability"]) for row, t in zip(rows, drawn, strict=True)]
+        columns = (offline[name].to_pylist() for name in ("image_key", "pair_key", "text", "lang", "probability"))
+        assert sorted(online) == sorted(zip(*columns, strict=True))
+        assert 20 < len(online) < len(images)
+
+
+def test_all_texts_are_kept_with_their_probability_and_the_stage_says_so(work: Path, tmp_path: Path) -> None:
+    everything = balanced(work, tmp_path / "siblings", "--keep-siblings")
+    (matched,) = read_parts(open_stage(f"{work}/matched", "match"))
+    (siblings,) = read_parts(open_stage(f"{work}/siblings", "dedup"))
+    unique = matched.filter(siblings["keep"])
+    assert sorted(everything["pair_key"].to_pylist()) == sorted(unique["pair_key"].to_pylist())
+    assert everything["image_key"].to_pylist() == sorted(everything["image_key"].to_pylist())
+    probability = {(row["image_id"], row["text"]): row["probability"] for row in everything.to_pylist()}
+    assert all(probability[row[0], row[1]] == row[4] for row in curated_rows(work))
+    siblings_stage, offline = open_stage(f"{tmp_path}/siblings", "balance"), open_stage(f"{work}/curated", "balance")
+    assert siblings_stage.parameters == {**offline.parameters, "seed": 0, "keep_siblings": True}
+    with pytest.raises(JobError, match="keep_siblings"):
+        run_job("balance", [*pairs_of(work), "--thresholds", f"{work}/t.json", "--output", f"{tmp_path}/siblings"])
 
 
 # -- what does not belong together ---------------------------------------------------------------------------------------------------

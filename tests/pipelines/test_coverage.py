@@ -95,7 +95,7 @@ def test_the_language_is_identified_where_none_is_named(entries: str, tmp_path: 
     }
     assert found["counters"]["dropped"] == {"language_not_built": 1, "no_match": 2}
     # Words of a language without spaces are found by its segmenter.
-    assert {x["word"] for x in found["languages"]["ja"]["missing"]} == {"が", "公園", "を", "走", "って", "い", "ます"}
+    assert {x["word"] for x in found["languages"]["ja"]["missing"]} == {"が", "公園", "を", "走って", "い", "ます"}
 
 
 def test_a_wikipedia_that_is_merged_is_held_against_its_list(entries: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,15 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.imaging import ImageError, prepare_image
+from tests.world.pictures import draw_picture
+from tests.world.subjects import Subject
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -97,8 +101,56 @@ def test_width_and_height_are_part_of_the_hash() -> None:
     assert flat[0] != flat[1]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_plain_png_or_webp_keeps_its_bytes_unless_a_jpeg_is_asked(kind: str, mode: str) -> None:
+    body = encoded(gradient().convert(mode), kind, lossless=True)
+    kept, new = prepare_image(body, max_side=40), prepare_image(body, max_side=40, to_jpeg=True)
+    assert kept.jpeg == body
+    assert decoded(new.jpeg).format == "JPEG"
+    assert (new.width, new.height, new.sha256, new.dhash) == (kept.width, kept.height, kept.sha256, kept.dhash)
+    assert decoded(prepare_image(body, max_side=39).jpeg).format == "JPEG"
+
+
+def other_than_plain() -> Iterator[tuple[str, bytes]]:
+    clear, exif = gradient().convert("RGBA"), Image.Exif()
+    clear.putalpha(128)
+    exif[0x0112] = 6
+    yield "transparency", encoded(clear, "PNG")
+    yield "one transparent colour", encoded(gradient(), "PNG", transparency=(0, 0, 0))
+    yield "transparency in a WebP", encoded(clear, "WEBP", lossless=True)
+    yield "palette", encoded(gradient().convert("P"), "PNG")
+    yield "16 bits", encoded(Image.new("I;16", (40, 24)), "PNG")
+    yield "turned", encoded(gradient(), "PNG", exif=exif)
+    for kind in ("PNG", "WEBP"):
+        yield f"an animated {kind}", encoded(gradient(), kind, save_all=True, append_images=[gradient().rotate(180)])
+    yield "GIF", encoded(gradient(), "GIF")
+    yield "BMP", encoded(gradient(), "BMP")
+
+
+@pytest.mark.parametrize(("name", "body"), other_than_plain(), ids=[name for name, _ in other_than_plain()])
+def test_what_a_trainer_might_read_as_another_picture_becomes_a_jpeg(name: str, body: bytes) -> None:
+    assert decoded(prepare_image(body, max_side=None).jpeg).format == "JPEG"
+
+
+def test_the_difference_hash_is_that_of_its_definition() -> None:
+    subject = Subject(colour="red", shape="tree", scene="snow", count=2, size="large")
+    image = Image.open(io.BytesIO(draw_picture(subject, np.random.default_rng(3))))
+    small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS)).tolist()
+    bits = "".join("01"[row[x + 1] > row[x]] for row in small for x in range(8))
+    assert prepare_image(encoded(image, "PNG"), max_side=None).dhash == int(bits, 2)
+    assert 16 < bits.count("1") < 48
+    # Pictures that are large are averaged over blocks first.
+    large = image.resize((450, 300), Image.Resampling.NEAREST)
+    blocks = np.asarray(large).reshape(150, 2, 225, 2, 3).astype(int).sum(axis=(1, 3))
+    halved = Image.fromarray(((blocks + 2) // 4).astype(np.uint8))
+    assert prepare_image(encoded(large, "PNG"), max_side=None).dhash == prepare_image(encoded(halved, "PNG"), max_side=None).dhash
+    assert prepare_image(encoded(Image.new("RGB", (30, 30), RED), "PNG"), max_side=None).dhash == 0
+    assert prepare_image(encoded(gradient(), "PNG"), max_side=None).dhash == 2**64 - 1
+
+
 def test_the_same_bytes_give_the_same_jpeg_and_quality_matters() -> None:
-    body = encoded(gradient(), "PNG")
+    body = encoded(gradient(), "BMP")
     assert prepare_image(body, max_side=None).jpeg == prepare_image(body, max_side=None).jpeg
     assert len(prepare_image(body, max_side=None, quality=30).jpeg) < len(prepare_image(body, max_side=None).jpeg)
 

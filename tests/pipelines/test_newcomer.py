@@ -121,7 +121,7 @@ def test_help_of_the_trainer_lists_its_configurations_and_how_to_start_on_severa
     assert all(len(line) <= 100 for line in printed.splitlines())
     configs, _, several = printed.partition("\nworldclip train is one process")
     names = [line.strip() for line in configs.splitlines() if line.startswith("  ") and line[2] != " "]
-    assert names == sorted(file.name for file in train._CONFIGS.glob("*.toml"))
+    assert names == sorted(file.name for file in train.CONFIGS.glob("*.toml"))
     assert configs.count("Source: ") == len(names) >= 4
     lines = several.splitlines()
     assert "    torchrun --standalone --nproc_per_node=gpu -m train --config FILE --data DIR --output DIR" in lines

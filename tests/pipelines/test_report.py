@@ -378,14 +378,24 @@ def test_training_is_told_without_times(tmp_path: Path) -> None:
     records = [
         {"step": 50, "samples": 6400, "loss": 3.5, "samples_per_second": 17.25, "data_wait": 0.1},
         {"step": 100, "samples": 12800, "loss": 2.25, "samples_per_second": 18.5, "data_wait": 0.1},
-        {"step": 100, "samples": 12800, "zero_shot": {"en": {"accuracy": 0.625, "per_class": [0.5, 0.75]}}},
+        {"step": 50, "samples": 6400, "evaluation": {"shapes": {"en": {"accuracy": 0.5}}}},
+        {
+            "step": 100,
+            "samples": 12800,
+            "evaluation": {
+                "shapes": {"en": {"accuracy": 0.625, "accuracy@5": 0.9, "per_class": [0.5, 0.75], "images": 16}},
+                "captions": {"fr": {"image_to_text@1": 0.25, "text_to_image@1": 0.125, "image_to_text@5": 0.5}},
+            },
+        },
     ]
     log.write_text("\n".join(map(json.dumps, records)) + '\n{"step": 150, "lo')
     assert training_lines(str(log)) == [
         ("step", "100"),
         ("samples", "12,800"),
         ("loss", "2.25"),
-        ("zero-shot accuracy, English, step 100", "62.5 %"),
+        ("shapes: accuracy, English, step 100", "62.5 %"),
+        ("captions: image to text@1, French, step 100", "25.0 %"),
+        ("captions: text to image@1, French, step 100", "12.5 %"),
     ]
     assert training_lines(str(tmp_path / "absent")) == []
 

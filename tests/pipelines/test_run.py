@@ -305,5 +305,5 @@ def test_every_command_of_the_readme_is_one() -> None:
     found = readme_commands()
     assert {argv[0] for argv in found} >= {*JOBS} - {"finish"}
     for job, *argv in found:
-        if job != "train":
+        if JOBS[job][0]:
             assert read_command(job, argv)[1] == []

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import open_clip
 import pytest
 
 from tests.train.tiny import COLOURS, encode, image_row, square, write_images
 from train.config import Config, parse
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tokenizers_made_once() -> Iterator[None]:
+    """open_clip's own takes half a second to make, as much as a run of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_clip, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return write_images(tmp_path_factory.mktemp("images"), rows)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(images: pathlib.Path) -> Callable[..., Config]:
     """A configuration of the tiny model on ``images``; keywords such as ``train={"steps": 3}`` change tables."""
 
@@ -39,7 +49,8 @@ def config(images: pathlib.Path) -> Callable[..., Config]:
             },
             "data": {"paths": [str(images)], "streams": 4, "workers": 0, "shuffle_rows": 5},
             "optimizer": {"lr": 0.01},
-            "train": {"steps": 12, "batch_size": 16, "device": "cpu", "log_every": 1},
+            "train": {"steps": 12, "batch_size": 16, "device": "cpu"},
+            "log": {"every": 1},
             "checkpoint": {"every": 4},
         }
         return parse({name: {**tables.get(name, {}), **changes.get(name, {})} for name in tables | changes})

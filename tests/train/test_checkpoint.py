@@ -19,7 +19,7 @@ def state(step: int) -> dict[str, Any]:
 def test_the_last_are_kept_and_the_newest_is_loaded(tmp_path: pathlib.Path) -> None:
     assert load_newest(tmp_path, identity=IDENTITY) is None
     for step in (5, 10, 900, 1000):
-        save_checkpoint(tmp_path, step, state(step), keep=2)
+        save_checkpoint(tmp_path, state(step), keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000000900.pt", "step-0000001000.pt"]
     found = load_newest(tmp_path, identity=IDENTITY)
     assert found is not None
@@ -27,9 +27,19 @@ def test_the_last_are_kept_and_the_newest_is_loaded(tmp_path: pathlib.Path) -> N
     assert torch.equal(found["state_dict"]["w"], torch.full((1000,), 1000.0))
 
 
+def test_the_best_one_is_kept_beside_the_last(tmp_path: pathlib.Path) -> None:
+    for step in (5, 10, 15):
+        save_checkpoint(tmp_path, state(step), keep=1, best=step == 10)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "step-0000000015.pt"]
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["step"] == 10
+    found = load_newest(tmp_path, identity=IDENTITY)
+    assert found is not None
+    assert found["step"] == 15
+
+
 def test_any_damage_leads_to_the_one_before(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
-    save_checkpoint(tmp_path, 1, state(1), keep=9)
-    path = save_checkpoint(tmp_path, 2, state(2), keep=9)
+    save_checkpoint(tmp_path, state(1), keep=9)
+    path = save_checkpoint(tmp_path, state(2), keep=9)
     whole = path.read_bytes()
     middle = whole.index(torch.full((4,), 2.0).numpy().tobytes()) + 400
     for damaged in (b"", whole[:100], whole[:-1], whole[: len(whole) // 2], whole[:middle] + b"\xff" + whole[middle + 1 :]):
@@ -41,26 +51,26 @@ def test_any_damage_leads_to_the_one_before(tmp_path: pathlib.Path, caplog: pyte
 
 
 def test_a_broken_newer_one_does_not_push_out_a_whole_one(tmp_path: pathlib.Path) -> None:
-    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    save_checkpoint(tmp_path, state(1), keep=1)
     (tmp_path / "step-0000000009.pt").write_bytes(b"broken")
-    save_checkpoint(tmp_path, 2, state(2), keep=1)
+    save_checkpoint(tmp_path, state(2), keep=1)
     found = load_newest(tmp_path, identity=IDENTITY)
     assert found is not None
     assert found["step"] == 2
 
 
 def test_a_save_that_fails_leaves_the_old_ones(tmp_path: pathlib.Path) -> None:
-    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    save_checkpoint(tmp_path, state(1), keep=1)
     with pytest.raises(Exception, match="pickle"):
-        save_checkpoint(tmp_path, 2, {"step": lambda: None}, keep=1)
+        save_checkpoint(tmp_path, {"step": 2, "state_dict": lambda: None}, keep=1)
     assert load_newest(tmp_path, identity=IDENTITY) is not None
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_ones(tmp_path: pathlib.Path) -> None:
-    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    save_checkpoint(tmp_path, state(1), keep=1)
     (tmp_path / "step-0000000002.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
-        save_checkpoint(tmp_path, 2, state(2), keep=1)
+        save_checkpoint(tmp_path, state(2), keep=1)
     assert [path.name for path in tmp_path.glob("step-*.pt")] == ["step-0000000001.pt"]
 
 
@@ -75,6 +85,6 @@ def test_no_code_is_run_from_a_checkpoint(tmp_path: pathlib.Path) -> None:
 
 
 def test_another_identity_is_an_error(tmp_path: pathlib.Path) -> None:
-    save_checkpoint(tmp_path, 1, state(1), keep=1)
+    save_checkpoint(tmp_path, state(1), keep=1)
     with pytest.raises(InputError, match="seed was 1 and is 2"):
         load_newest(tmp_path, identity={"seed": 2})

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,9 +57,12 @@ def read_log(output: pathlib.Path) -> list[dict[str, Any]]:
 
 def _train(config: Config, output: pathlib.Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    # As in a run of one's own: workers are forks, and end with their trainer. A child of a fork server would make another server.
+    multiprocessing.set_start_method("fork", force=True)
     from train.loop import train
 
-    train(config, output)
+    stopped = train(config, output)
+    sys.exit(128 + stopped if stopped else 0)
 
 
 def start(config: Config, output: pathlib.Path, *, ranks: int = 1) -> list[Any]:

@@ -61,21 +61,24 @@ def run_curation(world: World, work: Path, clock: Clock) -> None:
     job("thresholds", "--counts", f"{w}/counts", "--t", "inf", "--output", f"{w}/unbalanced/thresholds.json")
 
 
-def draw_set(work: Path, thresholds: str, place: Path, *, seed: int, clock: Clock) -> None:
-    """Draw a set by those thresholds and fetch its images: ``place``/curated and ``place``/images."""
+def draw_set(work: Path, thresholds: str, place: Path, *, seed: int, clock: Clock, online: bool = False) -> None:
+    """Draw a set by those thresholds, or keep all that a trainer can draw from ``online``, and fetch its images: ``place``/curated and
+    ``place``/images."""
     read = ["--matched", f"{work}/matched", "--siblings", f"{work}/siblings", "--thresholds", f"{work}/{thresholds}"]
     with clock("balance"):
-        run_job("balance", [*read, "--seed", str(seed), "--output", f"{place}/curated"])
+        run_job("balance", [*read, "--seed", str(seed), *(["--keep-siblings"] if online else []), "--output", f"{place}/curated"])
     with clock("images"):
         run_job("images", ["--curated", f"{place}/curated", "--allow-private", "--per-host", "32", "--output", f"{place}/images"])
 
 
-def train_all(places: Sequence[Path], *, config: str, steps: int, seed: int, clock: Clock) -> None:
-    """Train a model on each set, side by side, with the same number of samples seen; ``place``/model."""
+def train_all(places: Sequence[Path], *, config: str, steps: int, seed: int, clock: Clock, online: Sequence[Path] = ()) -> None:
+    """Train a model on each set, side by side, with the same number of samples seen; ``place``/model. ``online``: those that are drawn from
+    in each epoch."""
     with clock("train"):
         running = []
         for place in places:
             overrides = [f"train.steps={steps}", f"train.seed={seed}"]
+            overrides += ["data.curation=online", f"data.curation_seed={seed}"] if place in online else []
             command = [sys.executable, "-m", "train", "--config", config, "--data", f"{place}/images", "--output", f"{place}/model"]
             log = open(place / "train.log", "wb")  # noqa: SIM115  closed with the process
             command += [x for override in overrides for x in ("--set", override)]
@@ -100,9 +103,12 @@ def test_accuracy(world: World, place: Path, head: np.ndarray, clock: Clock) -> 
     """Zero-shot accuracy of a trained model per tested language, over all classes and over those of head and tail."""
     with clock("evaluate"):
         result = place / "accuracy.json"
-        files = ["--images", str(world.test), "--prompts", str(world.test / "prompts.json"), "--output", str(result)]
-        subprocess.run([sys.executable, "-m", "train.evaluate", "--model", f"{place}/model", *files], check=True, capture_output=True)
-    per_class = {lang: np.array(json.loads(result.read_text())[lang]["per_class"], dtype=float) for lang in TESTED}
+        task = {"name": "test", "layout": "folders", "images": str(world.test), "names": str(world.test / "prompts.json")}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in {**task, "languages": TESTED, "per_class": True}.items()]
+        (place / "tasks.toml").write_text("\n".join(["[[evaluate.tasks]]", *lines, ""]), encoding="utf-8")
+        run_job("evaluate", ["--model", f"{place}/model", "--task", f"{place}/tasks.toml", "--output", str(result)])
+    found = json.loads(result.read_text())["test"]
+    per_class = {lang: np.array(found[lang]["per_class"], dtype=float) for lang in TESTED}
     return {
         lang: {"all": round(float(a.mean()), 4), "head": round(float(a[head].mean()), 4), "tail": round(float(a[~head].mean()), 4)}
         for lang, a in per_class.items()

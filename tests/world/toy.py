@@ -1,4 +1,4 @@
-"""``make toy``: balanced against unbalanced over several seeds, on one world that is fixed before the first training."""
+"""``make toy``: balanced, unbalanced and balanced online, over several seeds, on one world that is fixed before the first training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.world.server import serve
 BUILD = Path("build/toy")
 #: Curation's seed and training's; the world has its own, which stays.
 SEEDS = (1, 2, 3, 4, 5)
-ARMS = ("balanced", "unbalanced")
+ARMS = ("balanced", "unbalanced", "online")
 
 
 def run_toy(root: Path, *, pages: int, images: int, steps: int, seeds: tuple[int, ...], config: str = "toy.toml") -> dict[str, Any]:
@@ -32,7 +32,8 @@ def run_toy(root: Path, *, pages: int, images: int, steps: int, seeds: tuple[int
             places = {arm: work / f"{arm}-{seed}" for arm in ARMS}
             draw_set(work, "thresholds.json", places["balanced"], seed=seed, clock=clock)
             draw_set(work, "unbalanced/thresholds.json", places["unbalanced"], seed=seed, clock=clock)
-            train_all(list(places.values()), config=config, steps=steps, seed=seed, clock=clock)
+            draw_set(work, "thresholds.json", places["online"], seed=seed, clock=clock, online=True)
+            train_all(list(places.values()), config=config, steps=steps, seed=seed, clock=clock, online=[places["online"]])
             accuracy = {arm: test_accuracy(world, place, head, clock) for arm, place in places.items()}
             runs.append({"seed": seed, "accuracy": accuracy, "images": figures(work, places)["images"]})
     return {

@@ -1,0 +1,151 @@
+"""Images that lie in files already: webdataset shards or Parquet, as img2dataset writes them, or parts of images/."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from balancing.own import is_damage
+from balancing.own_lines import json_object, text_of_field
+from balancing.pairs import image_id_of_url
+from metadata.tally import Tally
+
+#: Columns, and extensions of a shard's members, that hold an image.
+IMAGE_NAMES = ("jpeg", "jpg", "png", "webp", "gif", "bmp")
+#: Longest image, or description of one, that is read; of a longer one comes one byte too many.
+MEMBER_BYTES = 20 << 20
+#: Rows that are read at a time: of images, and of what stands beside them.
+_IMAGE_ROWS, _ROWS = 64, 65_536
+
+
+class Place(NamedTuple):
+    """Where an image lies: the how-manieth row or sample of a file. ``problem``: why there is none, in the words of who looked for it."""
+
+    image_id: str
+    row: int
+    problem: str
+
+
+def places_in_parquet(file: BinaryIO, id_column: str) -> Iterator[Place]:
+    """The images of a Parquet file that img2dataset wrote, or of a part of images/.
+
+    ``id_column``: that of the image ids; if it is empty, ``image_id`` where there is one, or else ids are made from ``url``. Damage ends
+    the places, and is told where the images are read.
+
+    Raises:
+        ValueError: the columns are not there.
+    """
+    parquet = _parquet(file)
+    if parquet is None:
+        return
+    names = parquet.schema_arrow.names
+    ids = id_column or ("image_id" if "image_id" in names else "url")
+    if ids not in names:
+        raise ValueError(f"no column {ids}; there are {', '.join(names)}")
+    wanted = [ids, *(name for name in ("status", "error_message") if name in names)]
+    row = 0
+    for batch in _until_damage(parquet, _ROWS, wanted, tally=Tally()):
+        columns = {name: batch.column(name).to_pylist() for name in wanted}
+        for i, value in enumerate(columns[ids]):
+            status = columns["status"][i] if "status" in columns else "success"
+            problem = "" if status == "success" else str(columns.get("error_message", columns["status"])[i] or status)
+            if value is not None:
+                yield Place(str(value) if ids != "url" else image_id_of_url(value), row + i, problem)
+        row += len(batch)
+
+
+def bodies_in_parquet(file: BinaryIO, rows: Sequence[int], *, tally: Tally) -> Iterator[tuple[int, bytes | None]]:
+    """(row, image) of some rows of a Parquet file, ascending. A damaged file is told to ``tally``, and gives what stands before.
+
+    Raises:
+        ValueError: no column holds images.
+    """
+    parquet = _parquet(file, tally)
+    if parquet is None:
+        return
+    names = parquet.schema_arrow.names
+    column = next((name for name in IMAGE_NAMES if name in names), None)
+    if column is None:
+        raise ValueError(f"no column {' or '.join(IMAGE_NAMES)}; there are {', '.join(names)}")
+    if not rows:
+        return
+    wanted, start = frozenset(rows), 0
+    for batch in _until_damage(parquet, _IMAGE_ROWS, [column], tally=tally):
+        for row in range(start, start + len(batch)):
+            if row in wanted:
+                yield row, batch.column(0)[row - start].as_py()
+        start += len(batch)
+
+
+def _parquet(file: BinaryIO, tally: Tally | None = None) -> pq.ParquetFile | None:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        if not is_damage(error):
+            raise
+        if tally:
+            tally.damaged("damaged_parquet", place=0, detail=str(error))
+        return None
+
+
+def _until_damage(parquet: pq.ParquetFile, rows: int, columns: list[str], *, tally: Tally) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from parquet.iter_batches(rows, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        if not is_damage(error):
+            raise
+        tally.damaged("damaged_parquet", place=tally.read, detail=str(error))
+
+
+def _samples(file: BinaryIO, extensions: Sequence[str], *, tally: Tally) -> Iterator[tuple[int, str, bytes | None]]:
+    """(number, name, content) of the samples of a shard: of the first of their members with one of these extensions, if they have one."""
+    number, key, content, place = -1, "", None, 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as shard:
+            for member in shard:
+                place = member.offset
+                # The extension is everything behind the first dot of the file's name, as webdataset has it.
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, extension = name.partition(".")
+                if not member.isfile() or not stem:
+                    continue
+                if f"{folder}{slash}{stem}" != key:
+                    if key:
+                        yield number, key, content
+                    number, key, content = number + 1, f"{folder}{slash}{stem}", None
+                if extension.lower() in extensions and content is None:
+                    data = shard.extractfile(member)
+                    content = data.read(MEMBER_BYTES + 1) if data else b""
+                    if len(content) < min(member.size, MEMBER_BYTES):
+                        raise tarfile.ReadError("unexpected end of data")
+    except (tarfile.TarError, EOFError, ValueError) as error:  # the last of numbers in extended headers
+        tally.damaged("damaged_tar", place=place, detail=str(error))
+        return
+    if key:
+        yield number, key, content
+
+
+def places_in_tar(file: BinaryIO, id_field: str) -> Iterator[Place]:
+    """The images of a webdataset shard, by the fields of their ``.json`` files; otherwise as :func:`places_in_parquet`. A sample that does
+    not say what its image is, or whose description is no JSON, has the id that is its name."""
+    for number, key, content in _samples(file, ("json",), tally=Tally()):
+        try:
+            about = json_object(content) if content else {}
+            given = text_of_field(about.get(id_field or "image_id"), id_field, carried=False) if id_field != "url" else None
+            url = text_of_field(about.get("url"), "url", carried=False) if id_field in ("", "url") else None
+        except ValueError:
+            given = url = None
+        made = image_id_of_url(url) if url else None
+        yield Place(given or made or key.rpartition("/")[2], number, "")
+
+
+def bodies_in_tar(file: BinaryIO, rows: Sequence[int], *, tally: Tally) -> Iterator[tuple[int, bytes | None]]:
+    """(number, image) of some samples of a shard; otherwise as :func:`bodies_in_parquet`."""
+    wanted = frozenset(rows)
+    for number, _, content in _samples(file, IMAGE_NAMES, tally=tally):
+        if number in wanted:
+            yield number, content
