@@ -36,7 +36,8 @@ img2dataset names them. sizes.json tells open_clip how many samples there are, p
 bytes.
 
     worldclip export --images W/images --output W/tars
-    python -m open_clip_train.main --dataset-type webdataset --train-data 'W/tars/{00000..00041}.tar' ...
+    python -m open_clip_train.main --dataset-type webdataset \\
+        --train-data 'W/tars/{00000..00041}.tar' ...
 
 Every image comes with one text: of a set with --keep-siblings the one that its first epoch draws, if it keeps any. With --texts all it
 comes once with each of its texts, and nothing is drawn."""

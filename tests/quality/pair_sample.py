@@ -22,6 +22,7 @@ from warcio.exceptions import ArchiveLoadFailed
 
 from balancing.crawl import read_crawl
 from balancing.encoding import decode_html
+from balancing.extraction import PUBLISHED, Extraction
 from metadata.tally import Tally
 
 _IMAGE_OR_BASE = re.compile(r"<(?:ima?ge?|base)[\s/](?:[^>\"']|\"[^\"]*\"|'[^']*')*>", re.IGNORECASE)
@@ -43,11 +44,11 @@ def key_of(pair: Pair) -> bytes:
     return hashlib.blake2b("\0".join((pair.page, pair.url, pair.text, pair.source)).encode(), digest_size=8).digest()
 
 
-def pairs_of(path: Path, tally: Tally) -> Iterator[Pair]:
+def pairs_of(path: Path, tally: Tally, take: Extraction = PUBLISHED) -> Iterator[Pair]:
     """All pairs of a WARC or WAT file, in its order."""
     row = 0
     with path.open("rb") as file:
-        for table in read_crawl(file, tally=tally):
+        for table in read_crawl(file, tally=tally, take=take):
             for pair in table.to_pylist():
                 yield Pair(input=path.name, row=row, page=pair["page_url"] or "", url=pair["url"], text=pair["text"], source=pair["source"])
                 row += 1

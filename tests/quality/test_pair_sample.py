@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from balancing.extraction import PUBLISHED_TEXTS
+from balancing.extraction import PUBLISHED_TEXTS, Extraction
 from metadata.tally import Tally
 from tests.quality import pair_sample
 from tests.quality.pair_sample import Pair, books, drawn, key_of, pages_of, pairs_of, tags_of
@@ -22,6 +22,9 @@ DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 VERDICTS = ("right", "doubtful", "wrong")
 #: A longer text is quoted with its beginning.
 QUOTE = 30
+
+#: The pairs of each file, and its books.
+Real = tuple[dict[pathlib.Path, list[Pair]], dict[str, Tally]]
 
 
 def response(url: str, html: str) -> bytes:
@@ -116,8 +119,7 @@ def test_the_table_has_fifty_verdicts_each_with_its_reason_and_the_document_coun
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: pathlib.Path) -> tuple[dict[pathlib.Path, list[Pair]], dict[str, Tally]]:
-    """All pairs of each file of the real crawl, and its books."""
+def real(shared_data: pathlib.Path) -> Real:
     paths = sorted((shared_data / "crawl").iterdir())
     tallies = {path.name: Tally() for path in paths}
     return {path: list(pairs_of(path, tallies[path.name])) for path in paths}, tallies
@@ -127,13 +129,13 @@ def quoted(text: str) -> str:
     return text if len(text) <= QUOTE else f"{text[: QUOTE - 1]}…"
 
 
-def test_the_pairs_of_the_table_are_drawn_again(real: tuple[dict[pathlib.Path, list[Pair]], dict[str, Tally]]) -> None:
+def test_the_pairs_of_the_table_are_drawn_again(real: Real) -> None:
     pairs = drawn((pair for found in real[0].values() for pair in found), 50)
     expected = [{name: row[name] for name in Pair.__dataclass_fields__} for row in table()]
     assert [{**vars(pair), "row": str(pair.row), "text": quoted(pair.text)} for pair in pairs] == expected
 
 
-def test_the_books_of_the_document(real: tuple[dict[pathlib.Path, list[Pair]], dict[str, Tally]]) -> None:
+def test_the_books_of_the_document(real: Real) -> None:
     lines = [line.strip("| ").split(" | ") for line in document().splitlines() if re.match(r"\| (input|all|[\w.-]+\.gz) \|", line)]
     assert lines == [[str(cell) for cell in row] for row in books(real[1])]
 
@@ -159,8 +161,16 @@ def pairs_by_lexbor(path: pathlib.Path) -> Counter[tuple[str, str, str, str]]:
     return found
 
 
-def test_all_pairs_of_the_real_crawl_are_those_of_a_tree(real: tuple[dict[pathlib.Path, list[Pair]], dict[str, Tally]]) -> None:
+def test_all_pairs_of_the_real_crawl_are_those_of_a_tree(real: Real) -> None:
     whole = {path: pairs for path, pairs in real[0].items() if not real[1][path.name].bad_file}
     for path, pairs in whole.items():
         assert Counter((pair.page, pair.url, pair.text, pair.source) for pair in pairs) == pairs_by_lexbor(path), path.name
     assert (len(whole), sum(map(len, whole.values()))) == (23, 12_576)
+
+
+def test_images_that_scripts_load_in_the_real_crawl(real: Real) -> None:
+    """The figures of docs/pairs-sample.md and docs/decisions.md."""
+    counts = [Counter((pair.page, pair.url, pair.text, pair.source) for pair in pairs) for pairs in real[0].values()]
+    lazy = [Counter((p.page, p.url, p.text, p.source) for p in pairs_of(path, Tally(), Extraction(lazy=True))) for path in real[0]]
+    assert sum(found.total() for found in lazy) == 14_714
+    assert sum((plain - found).total() for plain, found in zip(counts, lazy, strict=True)) == 737
