@@ -17,7 +17,7 @@ demo: $(READY)  ## the whole chain on a small generated world, offline: build/de
 	$(BIN)/python -m tests.world.demo
 
 test: $(READY) lint  ## all tests that need neither Java nor a GPU
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-flink: $(READY)  ## every job and one death per job on a real Flink cluster (Java 17 JDK, Maven)
 	WORLDCLIP_TEST_FLINK=1 $(BIN)/python -m pytest tests/engines/test_flink.py tests/engines/test_faults.py

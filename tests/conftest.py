@@ -37,10 +37,3 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
 
     with make_chain(tmp_path_factory.mktemp("chain")) as made:
         yield made
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (pytest-xdist, --dist loadgroup) what shares a costly fixture stays together: the chain, else a module."""
-    for item in items:
-        shared = "chain" if "chain" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(shared))

@@ -12,7 +12,7 @@ from typing import Any
 from tests.benchmarks.material import Material
 
 #: A way is run again until it was run three times or has taken so many seconds.
-_REPEATS, _SECONDS = 3, 4.0
+REPEATS, _SECONDS = 3, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def row(name: str, value: float, unit: str, baseline: float, *, input: str, comm
 def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     """Median CPU seconds of this process, all its threads, and the result. CPU time, since the machine may have other work to do."""
     taken: list[float] = []
-    while len(taken) < _REPEATS and sum(taken) < _SECONDS:
+    while len(taken) < REPEATS and sum(taken) < _SECONDS:
         gc.collect()
         start = time.process_time()
         result = work()

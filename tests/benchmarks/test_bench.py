@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import wikipedia
+from tests.benchmarks import measure, wikipedia
 from tests.benchmarks.__main__ import run, write
 from tests.benchmarks.material import Material, Size
 from tests.benchmarks.measure import BENCHMARKS, ResultsDifferError, compare
@@ -16,7 +16,8 @@ from tests.benchmarks.measure import BENCHMARKS, ResultsDifferError, compare
 _TINY = Size(entries=2_000, texts=200, pages=24, copies=2, articles=12, pairs=2_000, view_lines=1_300)
 
 
-def test_every_benchmark_runs_and_both_ways_agree(tmp_path: Path) -> None:
+def test_every_benchmark_runs_and_both_ways_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "REPEATS", 1)
     rows = list(run(BENCHMARKS, Material(tmp_path / "material", size=_TINY, data=None)))
     write(rows, tmp_path / "build" / "bench.json")
     written = json.loads((tmp_path / "build" / "bench.json").read_text(encoding="utf-8"))

@@ -24,9 +24,9 @@ def test_what_a_worker_refuses_reaches_the_user_as_it_was_said(chain: Chain, tmp
     argv = ["--curated", f"{chain.work}/curated", "--retries", "0"]
     with pytest.raises(JobError) as embedded:
         run_job("images", [*argv, "--output", str(tmp_path / "embedded")])
-    with pytest.raises(JobError) as portable:
+    with pytest.raises(JobError) as elsewhere:
         run_job("images", [*argv, "--output", str(tmp_path / "portable"), *portable])
-    assert str(portable.value) == str(embedded.value)
+    assert str(elsewhere.value) == str(embedded.value)
     assert "--allow-private" in str(embedded.value)
     assert not (tmp_path / "portable" / "_SUCCESS").exists()
 
