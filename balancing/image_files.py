@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from balancing.own import is_damage
 from balancing.own_lines import json_object, text_of_field
+from balancing.own_tar import sample_of_member
 from balancing.pairs import image_id_of_url
 from metadata.tally import Tally
 
@@ -108,16 +109,14 @@ def _samples(file: BinaryIO, extensions: Sequence[str], *, tally: Tally) -> Iter
         with tarfile.open(fileobj=file, mode="r:") as shard:
             for member in shard:
                 place = member.offset
-                # The extension is everything behind the first dot of the file's name, as webdataset has it.
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                if not member.isfile() or not stem:
+                name, extension = sample_of_member(member.name)
+                if not member.isfile() or not name:
                     continue
-                if f"{folder}{slash}{stem}" != key:
+                if name != key:
                     if key:
                         yield number, key, content
-                    number, key, content = number + 1, f"{folder}{slash}{stem}", None
-                if extension.lower() in extensions and content is None:
+                    number, key, content = number + 1, name, None
+                if extension in extensions and content is None:
                     data = shard.extractfile(member)
                     content = data.read(MEMBER_BYTES + 1) if data else b""
                     if len(content) < min(member.size, MEMBER_BYTES):

@@ -18,6 +18,16 @@ MEMBER_BYTES = 1 << 20
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 
 
+def sample_of_member(name: str) -> tuple[str, str]:
+    """Key of the sample and extension of a member of a shard; an empty key for what belongs to none.
+
+    The extension is everything behind the first dot of the file's name, as webdataset has it.
+    """
+    folder, slash, file = name.rpartition("/")
+    stem, _, extension = file.partition(".")
+    return f"{folder}{slash}{stem}" if stem else "", extension.lower()
+
+
 @dataclass(kw_only=True)
 class _Sample:
     key: str
@@ -36,17 +46,15 @@ def _samples(file: BinaryIO, *, tally: Tally) -> Iterator[_Sample]:
         with tarfile.open(fileobj=file, mode="r|*") as shard:
             for member in shard:
                 place = member.offset
-                # The extension is everything behind the first dot of the file's name, as webdataset has it.
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                if not member.isfile() or not stem:
+                name, extension = sample_of_member(member.name)
+                if not member.isfile() or not name:
                     continue
-                key = f"{folder}{slash}{stem}".encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                key = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
                 if sample is None or sample.key != key:
                     if sample:
                         yield sample
                     sample = _Sample(key=key, place=place)
-                _put(sample, extension.lower(), member, shard)
+                _put(sample, extension, member, shard)
                 # The list of all members would grow with the shard.
                 shard.members = []  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from pipelines import storage
 from pipelines.errors import JobError, did_you_mean, message_of
 from pipelines.lock import alone
 from pipelines.processes import module_environment, python_module
+from pipelines.progress import told
 from pipelines.stage import Stage, Unit
 
 #: The embedded default. ``DirectRunner`` is a switch that may fetch another runner from the network; it is read as this one.
@@ -130,31 +130,20 @@ def _runner(options: PipelineOptions) -> PipelineRunner | None:
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
-@contextlib.contextmanager
-def _progress(stages: Sequence[Stage], every: float = 10.0) -> Iterator[None]:
-    """While the block runs, say on stderr how many units of the stage in work are done."""
-    stop = threading.Event()
+def _progress(stages: Sequence[Stage]) -> contextlib.AbstractContextManager[None]:
+    """While the block runs, say how many units of the stage in work are done."""
     started = time.monotonic()
 
-    def watch() -> None:
-        while not stop.wait(every):
-            with contextlib.suppress(Exception):  # a progress line must never stop a job
-                for stage in stages:
-                    names = set(storage.listing(stage.url))
-                    units = stage.units()
-                    done = sum(stage.part_name(u) in names for u in units)
-                    if done < len(units):
-                        seconds = time.monotonic() - started
-                        print(f"{stage.kind}: {done} of {len(units)} units, {seconds:.0f} s", file=sys.stderr, flush=True)
-                        break
+    def line() -> str:
+        for stage in stages:
+            names = set(storage.listing(stage.url))
+            units = stage.units()
+            done = sum(stage.part_name(u) in names for u in units)
+            if done < len(units):
+                return f"{stage.kind}: {done} of {len(units)} units, {time.monotonic() - started:.0f} s"
+        return ""
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return told(line)
 
 
 def run(build: Callable[[beam.Pipeline], Any], stages: Sequence[Stage], *, beam_args: Sequence[str], workers: int) -> None:

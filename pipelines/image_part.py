@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +17,7 @@ from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.fetch import Fetched
 from pipelines.imaging import ImageError, prepare_image
-from pipelines.progress import PROGRESS_SECONDS, time_text
+from pipelines.progress import time_text, told
 from pipelines.stage import Stage, Unit
 
 #: Images of a row group: what the trainer holds at once; about 15 MB.
@@ -63,23 +60,6 @@ class Progress:
         left = f", {time_text((self._images - self.done) / rate)} left" if rate else ""
         failed = ", ".join(f"{reason} {n:,}" for reason, n in Counter(dict(self._tally.dropped)).most_common())
         return f"images: {self._name}: {self.done:,} of {self._images:,} images, {rate:.1f} a second{left}; failed: {failed or 'none'}"
-
-    @contextlib.contextmanager
-    def told(self, every: float = PROGRESS_SECONDS) -> Iterator[None]:
-        """While the block runs, say the line on stderr, also when nothing arrives."""
-        stop = threading.Event()
-
-        def watch() -> None:
-            while not stop.wait(every):
-                print(self.line(), file=sys.stderr, flush=True)
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
 
 def leave_out_labelled(wanted: pa.Table, labels: frozenset[str], *, failed: _Failed, tally: Tally) -> pa.Table:
@@ -150,7 +130,7 @@ def write_images(
     tally, failed = Tally(), _Failed()
     wanted = leave_out_labelled(wanted, rules.drop_labels, failed=failed, tally=tally)
     progress = Progress(unit.path, len(wanted), tally)
-    with stage.part(unit, IMAGES_SCHEMA, tally) as writer, progress.told():
+    with stage.part(unit, IMAGES_SCHEMA, tally) as writer, told(progress.line):
         bodies = bodies_of(wanted, tally)
         for images in prepare_images(wanted, bodies, rules=rules, failed=failed, tally=tally, progress=progress):
             writer.write(images, row_group_rows=ROW_GROUP_IMAGES)

@@ -1,9 +1,11 @@
-"""How far a download is, in lines on stderr."""
+"""How far a job is, in lines on stderr."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 
 #: Seconds between two lines.
 PROGRESS_SECONDS = 10.0
@@ -27,6 +29,29 @@ def time_text(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextlib.contextmanager
+def told(line: Callable[[], str], every: float = PROGRESS_SECONDS) -> Iterator[None]:
+    """While the block runs, say the line on stderr every so many seconds, also when nothing arrives; an empty one is left out.
+
+    ``line`` is called by a thread of its own. What it raises is no reason for a job to stop.
+    """
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(every):
+            with contextlib.suppress(Exception):
+                if said := line():
+                    print(said, file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 class Progress:

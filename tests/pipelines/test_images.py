@@ -22,6 +22,7 @@ from pipelines.fetch import Fetched
 from pipelines.image_part import ImageRules, Progress, prepare_images
 from pipelines.images import ImagesConfig
 from pipelines.jobs import run_job
+from pipelines.progress import told
 from pipelines.stage import open_stage
 from tests.pipelines.conftest import contents
 from tests.pipelines.image_sets import failed_of, make_images, picture, pixel_hash, rows_of, write_curated, write_files
@@ -63,11 +64,11 @@ def test_progress_says_what_is_done_and_failed_and_how_long_it_takes(capsys: pyt
     tally.drop("dns", 1_030)
     said = "images: shard 3 of 12: 1,200 of 5,000 images, 30.0 a second, 2 min left; failed: dns 1,030, http_4xx 12"
     assert progress.line() == said
-    with progress.told(every=0.001):
+    with told(progress.line, every=0.001):
         printed = (capsys.readouterr().err for _ in range(100_000))
         assert any(text.startswith(f"{said}\n") for text in printed)
     capsys.readouterr()
-    with progress.told(every=60):
+    with told(progress.line, every=60):
         pass
     assert capsys.readouterr().err == ""
 
