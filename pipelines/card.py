@@ -18,6 +18,7 @@ from balancing.fingerprint import SET_FINGERPRINT, fingerprint_of, pair_digests,
 from balancing.summary import Recount, rows_per_language
 from metadata.entries import entries_checksum
 from pipelines import storage
+from pipelines.chain import OUTPUTS
 from pipelines.datacard import (
     FORMAT_VERSION,
     KIND,
@@ -37,7 +38,6 @@ from pipelines.origins import inputs_of
 from pipelines.page import plural
 from pipelines.pool import MatchedPool, check_siblings, open_pool
 from pipelines.progress import size_text
-from pipelines.run import OUTPUTS
 from pipelines.spill import Spill
 from pipelines.stage import MANIFEST, STAGE_FILE, FinishedStage, digest, open_stage, read_footer, read_part
 from pipelines.thresholds import read_thresholds

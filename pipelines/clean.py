@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines import storage
+from pipelines.chain import LINKS, OUTPUTS
 from pipelines.errors import JobError, did_you_mean
 from pipelines.options import option
 from pipelines.progress import size_text
-from pipelines.run import LINKS, OUTPUTS
 from pipelines.stage import MERGED_FROM, STAGE_FILE, SUCCESS, Limits, Stage
 
 ABOUT = """List the stages of a chain with their sizes, who still needs them, and what is lost without them; delete those that are named.

@@ -16,11 +16,11 @@ from metadata.languages import check_metadata_code
 from metadata.text import normalize_text, space_texts
 from pipelines import storage
 from pipelines.automata import automata
+from pipelines.chain import OUTPUTS
 from pipelines.errors import JobError
 from pipelines.match import identifier, identify
 from pipelines.options import option
 from pipelines.page import language_name
-from pipelines.run import OUTPUTS
 from pipelines.stage import SUCCESS, FinishedStage, open_stage, read_part
 from pipelines.thresholds import read_thresholds
 

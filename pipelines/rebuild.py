@@ -29,6 +29,7 @@ from pipelines import count, storage
 from pipelines.balance import KEEP_SIBLINGS
 from pipelines.books import first_few
 from pipelines.card import lines_of, read_set
+from pipelines.chain import OUTPUTS
 from pipelines.datacard import EXTRA, FILE, LEFT_OUT, LIST, MODEL, Card, StageRecord, library_versions, read_card
 from pipelines.errors import JobError
 from pipelines.inputs import CRAWL, LINES, LINES_BYTES, InputConfig
@@ -37,7 +38,6 @@ from pipelines.locate import Located, check_inputs, locate, names_of, url_of
 from pipelines.match import identifier
 from pipelines.origins import inputs_of, literal
 from pipelines.page import plural
-from pipelines.run import OUTPUTS
 from pipelines.stage import FORMAT_VERSION, SUCCESS, FinishedStage, open_stage, read_part
 from pipelines.verify import check_stage
 

@@ -25,6 +25,7 @@ from balancing.summary import (
     rows_per_language,
 )
 from pipelines import storage
+from pipelines.chain import OUTPUTS
 from pipelines.errors import JobError
 from pipelines.options import option
 from pipelines.page import (
@@ -45,7 +46,6 @@ from pipelines.page import (
     share,
 )
 from pipelines.pool import MatchedPool, open_pool
-from pipelines.run import OUTPUTS
 from pipelines.stage import SUCCESS, FinishedStage, open_stage, read_part
 from pipelines.thresholds import read_thresholds
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import storage
+from pipelines.chain import LINKS, OUTPUTS
 from pipelines.errors import JobError, did_you_mean
 from pipelines.jobs import config_class, read_command, read_options, run_job
 from pipelines.options import JobConfig, argv_of_table, option, option_names, positive
@@ -65,30 +66,6 @@ interruption, and does what is new after a table was added.
 
     [report]"""
 
-#: What a job of the chain reads of the others: option → the job that makes it.
-LINKS: dict[str, dict[str, str]] = {
-    "entries": {"ngrams": "ngrams", "titles": "titles", "wordnet": "wordnet"},
-    "match": {"entries": "entries"},
-    "dedup": {"matched": "match"},
-    "count": {"matched": "match", "siblings": "dedup", "entries": "entries"},
-    "thresholds": {"counts": "count"},
-    "balance": {"matched": "match", "siblings": "dedup", "thresholds": "thresholds"},
-    "images": {"curated": "balance"},
-    "train": {"data": "images"},
-}
-OUTPUTS = {
-    "ngrams": "ngrams",
-    "titles": "titles",
-    "wordnet": "wordnet",
-    "entries": "entries",
-    "match": "matched",
-    "dedup": "siblings",
-    "count": "counts",
-    "thresholds": "thresholds.json",
-    "balance": "curated",
-    "images": "images",
-    "train": "model",
-}
 #: What thresholds reads as well where it looks for a number of pairs, for which it runs on Beam.
 _FOR_TARGET = {"matched": "match", "siblings": "dedup"}
 _NOT_BEAM = frozenset({"train", "report"})

@@ -10,9 +10,9 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.books import account, damaged_files
+from pipelines.chain import OUTPUTS
 from pipelines.errors import JobError
 from pipelines.options import option
-from pipelines.run import OUTPUTS
 from pipelines.stage import MERGED_FROM, STAGE_FILE, SUCCESS, Footer, Limits, Stage, read_footer
 
 ABOUT = """Say how far a stage has come: units done and left, the books so far, and the rate. Reads only what the workers left in the

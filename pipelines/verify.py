@@ -24,13 +24,13 @@ from metadata.wordnet import LEMMA_SCHEMA
 from pipelines import storage
 from pipelines.automata import CHECKSUM, automaton_url
 from pipelines.books import account, first_few
+from pipelines.chain import OUTPUTS
 from pipelines.errors import JobError
 from pipelines.left_out import LEFT_OUT
 from pipelines.options import option
 from pipelines.page import plural
 from pipelines.pool import MatchedPool
 from pipelines.progress import size_text
-from pipelines.run import OUTPUTS
 from pipelines.stage import (
     MANIFEST,
     MERGED_FROM,

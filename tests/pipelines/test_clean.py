@@ -7,9 +7,9 @@ import pytest
 
 from pipelines import __main__ as command_line
 from pipelines import storage
+from pipelines.chain import OUTPUTS
 from pipelines.clean import items_of, readers_of
 from pipelines.jobs import run_job
-from pipelines.run import OUTPUTS
 from pipelines.stage import STAGE_FILE, SUCCESS
 from tests.pipelines.conftest import contents
 from tests.pipelines.test_jobs import write_stage

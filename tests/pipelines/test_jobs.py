@@ -18,10 +18,10 @@ from balancing.thresholds import Threshold
 from metadata.tally import Tally
 from pipelines import __main__ as command_line
 from pipelines import storage
+from pipelines.chain import OUTPUTS
 from pipelines.errors import JobError
 from pipelines.jobs import JOBS, read_command, run_job, summary
 from pipelines.processes import module_environment, python_module
-from pipelines.run import OUTPUTS
 from pipelines.stage import Limits, Stage, Unit
 from pipelines.thresholds import read_thresholds, table
 from tests.pipelines.conftest import contents

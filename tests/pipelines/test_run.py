@@ -9,9 +9,10 @@ import pytest
 
 from pipelines import __main__ as command_line
 from pipelines import run
+from pipelines.chain import LINKS, OUTPUTS
 from pipelines.errors import JobError
 from pipelines.jobs import JOBS, read_command
-from pipelines.run import ABOUT, LINKS, OUTPUTS, RunConfig, commands, read_chain
+from pipelines.run import ABOUT, RunConfig, commands, read_chain
 from pipelines.stage import read_part
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pipelines.chain import OUTPUTS
 from pipelines.jobs import run_job
-from pipelines.run import OUTPUTS
 from tests.world.generate import World, generate
 from tests.world.server import serve
 
