@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from metadata.ending import end_process
 from pipelines.errors import JobError, did_you_mean, message_of
 from pipelines.jobs import JOBS, LAST_OF_CHAIN, run_job
 
@@ -100,10 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     if argv is None:
-        # Arrow's threads let go of Python objects a moment after they were needed. An interpreter that is being taken apart by then ends
-        # such a thread, and with it the process: "terminate called", exit status 134, after all the work is done. So it is not taken apart.
-        logging.shutdown()
-        os._exit(code)
+        end_process(code)
     return code
 
 

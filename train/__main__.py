@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 
+from metadata.ending import end_process
 from train.config import InputError, load_config
 from train.loop import NotFiniteError, train
 
@@ -39,4 +39,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from metadata.ending import end_process
 from tests.benchmarks import (  # noqa: F401  their benchmarks register themselves
     balance,
     crawl,
@@ -72,3 +73,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process(0)

@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import asdict
 
+from metadata.ending import end_process
 from tests.engines.cluster import Cluster
 from tests.engines.crowd import make_crowd
 from tests.engines.faults import BY_ITSELF, FAULTS, run_with_fault
@@ -72,4 +73,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

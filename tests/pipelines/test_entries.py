@@ -362,6 +362,7 @@ def test_wrong_extra_entries_are_told_before_anything_is_written(sources: Path, 
 
 SCRIPT = """
 import sys
+from metadata.ending import end_process
 from pipelines.jobs import run_job
 if __name__ == "__main__":
     dumps, views, extra, nltk_data, work, workers = (x.split(",") for x in sys.argv[1:])
@@ -371,6 +372,7 @@ if __name__ == "__main__":
     run_job("wordnet", ["--input", *nltk_data, "--output", f"{work}/wordnet", *more])
     made = ["--ngrams", f"{work}/ngrams", "--titles", f"{work}/titles", "--wordnet", f"{work}/wordnet", "--extra-entries", *extra]
     run_job("entries", [*made, "--json", "--output", f"{work}/entries", *more])
+    end_process(0)
 """
 
 

@@ -223,10 +223,12 @@ def test_row_groups_are_full_wherever_tables_end() -> None:
 
 SCRIPT = """
 import sys
+from metadata.ending import end_process
 from pipelines import ngrams
 from pipelines.jobs import run_job
 ngrams.UNIT_BYTES, ngrams.MERGE_BYTES = int(sys.argv[1]), int(sys.argv[2])
 run_job("ngrams", sys.argv[3:])
+end_process(0)
 """
 
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from metadata.ending import end_process
 from pipelines.jobs import run_job
 from tests.world.experiment import T_EN, Clock, draw_set, figures, head_classes, run_curation, test_accuracy, train_all
 from tests.world.generate import generate
@@ -70,3 +71,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process(0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from metadata.ending import end_process
 from tests.world.experiment import T_EN, TESTED, Clock, draw_set, figures, head_classes, run_curation, test_accuracy, train_all
 from tests.world.generate import generate
 from tests.world.server import serve
@@ -78,3 +79,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process(0)

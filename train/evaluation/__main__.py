@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 import tomllib
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ import open_clip
 import torch
 import torch.distributed as dist
 
+from metadata.ending import end_process
 from train.config import InputError
 from train.distributed import join_ranks
 from train.evaluation.layouts import reading
@@ -115,4 +115,4 @@ def _cell(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())
