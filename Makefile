@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-flink test-slurm chaos lint bench bench-gpu toy clean
+.PHONY: demo test test-slow test-flink test-slurm chaos lint bench bench-gpu toy clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -16,8 +16,17 @@ $(READY): setup.py
 demo: $(READY)  ## the whole chain on a small generated world, offline: build/demo/summary.json
 	$(BIN)/python -m tests.world.demo
 
-test: $(READY) lint  ## all tests that need neither Java nor a GPU
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# One process more than there are processors, since some tests wait; not more than memory is for.
+PROCESSES = $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 5))")
+
+# The others run with make test-slow; make test MARKED= runs all at once.
+MARKED = -m "not slow"
+
+test: $(READY)  ## all tests that need neither Java nor a GPU, but for the slow ones
+	$(BIN)/python -m pytest $(MARKED) --numprocesses $(PROCESSES) --dist loadfile
+
+test-slow: $(READY)  ## the demo, notebooks, benchmarks and a chain on real data, each in small
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 test-flink: $(READY)  ## every job and one death per job on a real Flink cluster (Java 17 JDK, Maven)
 	WORLDCLIP_TEST_FLINK=1 $(BIN)/python -m pytest tests/engines/test_flink.py tests/engines/test_faults.py

@@ -39,30 +39,39 @@ class Begin(beam.PTransform):
         return pipeline | "Create" >> beam.Create([None])
 
 
-def units_to_do(_: Any, stage: Stage, group: str | None) -> list[Unit]:
+def units_to_do(stage: Stage, group: str | None) -> list[Unit]:
     """The units of the stage (of one group, if given) whose parts are not there yet."""
     return [u for u in stage.units() if (group is None or u.group == group) and not stage.has_part(u)]
 
 
-def process(unit: Unit, work: Callable[[Unit], None]) -> int:
-    """Do one unit; 1, so that the units can be counted."""
-    work(unit)
-    return 1
+def in_lanes(_: Any, stage: Stage, group: str | None, lanes: int | None) -> list[list[Unit]]:
+    """The units to do, dealt out to so many lanes; without a number each has its own."""
+    units = units_to_do(stage, group)
+    n = min(lanes or len(units), len(units))
+    return [units[lane::n] for lane in range(n)]
+
+
+def process(units: Sequence[Unit], work: Callable[[Unit], None]) -> int:
+    """Do units one after the other; how many, so that they can be counted."""
+    for unit in units:
+        work(unit)
+    return len(units)
 
 
 class ProcessUnits(beam.PTransform):
-    """Do every unit of a stage that is not done: signal → signal. ``work`` writes the unit's part."""
+    """Do every unit of a stage that is not done: signal → signal. ``work`` writes the unit's part. With ``lanes`` as many units at most are
+    in work at a time, whatever the engine."""
 
-    def __init__(self, stage: Stage, work: Callable[[Unit], None], *, group: str | None = None) -> None:
+    def __init__(self, stage: Stage, work: Callable[[Unit], None], *, group: str | None = None, lanes: int | None = None) -> None:
         super().__init__()
-        self._stage, self._work, self._group = stage, work, group
+        self._stage, self._work, self._group, self._lanes = stage, work, group, lanes
 
     def expand(self, signal: beam.PCollection) -> beam.PCollection[int]:
         return (
             signal
-            | "ReadUnits" >> beam.FlatMap(units_to_do, self._stage, self._group)
+            | "ReadUnits" >> beam.FlatMap(in_lanes, self._stage, self._group, self._lanes)
             | "SpreadUnits" >> beam.Reshuffle()
-            | "ProcessUnit" >> beam.Map(process, self._work)
+            | "ProcessUnits" >> beam.Map(process, self._work)
             | "CountUnits" >> beam.CombineGlobally(sum)
         )
 

@@ -19,7 +19,7 @@ from metadata.compressed import DamageError, decompressed
 from metadata.tally import Tally, chain
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.options import JobConfig, option, share
+from pipelines.options import JobConfig, option, positive, share
 from pipelines.stage import Unit, unit_name, units_of_files
 
 #: Rows, and bytes uncompressed, of own pairs that make a unit: about what a file of Common Crawl holds, and what a worker holds at once.
@@ -47,6 +47,9 @@ class InputConfig(JobConfig):
         default=1.0,
         parse=share,
         metavar="SHARE",
+    )
+    connections: int | None = option(
+        "read so many inputs at a time at most, by all workers together (each worker reads one)", default=None, parse=positive, metavar="N"
     )
     format: str = option(
         "crawl: WARC and WAT; pairs of your own: parquet, jsonl, or webdataset (tar files)",

@@ -135,7 +135,7 @@ def build(pipeline: beam.Pipeline, stage: Stage, config: MatchConfig) -> None:
     _ = (
         pipeline
         | "Begin" >> Begin()
-        | "MatchUnits" >> ProcessUnits(stage, partial(match_unit, stage=stage, config=config))
+        | "MatchUnits" >> ProcessUnits(stage, partial(match_unit, stage=stage, config=config), lanes=config.connections)
         | "FinishMatched" >> FinishStage(stage)
     )
 

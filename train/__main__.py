@@ -7,14 +7,14 @@ input or the configuration cannot be used.
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import warnings
 from pathlib import Path
 
 from metadata.ending import end_process
-from train.config import InputError, load_config
-from train.loop import NotFiniteError, train
+from train.config import InputError, NotFiniteError, load_config
 
 
 def main() -> int:
@@ -31,7 +31,10 @@ def main() -> int:
     log = logging.getLogger("train")
     log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
-        stopped = train(load_config(arguments.config, overrides=arguments.set, data=arguments.data), arguments.output)
+        config = load_config(arguments.config, overrides=arguments.set, data=arguments.data)
+        # With it come torch and open_clip, for which a command that is mistyped need not wait.
+        loop = importlib.import_module("train.loop")
+        stopped = loop.train(config, arguments.output)
         return 128 + stopped if stopped else 0
     except (InputError, NotFiniteError, OSError, ImportError) as error:
         log.error("error: %s", error)

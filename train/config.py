@@ -30,6 +30,10 @@ class InputError(ValueError):
     """What was given cannot be used; the message names the file or the key."""
 
 
+class NotFiniteError(ArithmeticError):
+    """The loss or the gradient is not a finite number; no weight was touched by it."""
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of the file; its keys are the fields."""
 

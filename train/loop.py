@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from balancing.epochs import share
 from train.checkpoint import gather_state, load_newest, lock_folder, restore_state, save_checkpoint
-from train.config import Config, InputError, OptimizerConfig
+from train.config import Config, InputError, NotFiniteError, OptimizerConfig
 from train.data import Part, Reader, open_sources
 from train.distributed import Ranks, find_layers, join_model, join_ranks, whole
 from train.evaluation.tasks import evaluate, load_tasks
@@ -30,10 +30,6 @@ log = logging.getLogger("train")
 LARGEST_LOGIT_SCALE = math.log(100)
 #: Schedulers announce the end by these: a checkpoint is saved.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
-
-
-class NotFiniteError(ArithmeticError):
-    """The loss or the gradient is not a finite number; no weight was touched by it."""
 
 
 def train(config: Config, output: Path) -> signal.Signals | None:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -266,7 +267,7 @@ _BEYOND_CHANCE = 35.6
 _MANY_T = (10, 100, 1_000)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Many:
     """A million unique pairs, their siblings, how many texts each one's image has, and the smallest count of each one's entries."""
 
@@ -279,7 +280,14 @@ class Many:
     def probability(self, t: float) -> dict[str, np.ndarray]:
         return {lang: entry_probabilities(counts, t) for lang, counts in self.counts.items()}
 
+    @cache  # noqa: B019 (there is one)
+    def odds(self, t: float) -> np.ndarray:
+        """Probability of every row; tests only read it."""
+        return row_probabilities(self.matched, self.probability(t))
+
+    @cache  # noqa: B019 (there is one)
     def selected(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that are drawn with seed 5, and their probabilities; tests only read them."""
         return select_rows(self.matched, self.siblings, probability=self.probability(t), seed=5, tally=Tally())
 
 
@@ -314,7 +322,7 @@ def chi_square(stays: np.ndarray, odds: np.ndarray, rarest: np.ndarray) -> float
 
 @pytest.mark.parametrize("t", _MANY_T)
 def test_pairs_are_kept_as_often_as_their_probability_says(many: Many, t: int) -> None:
-    odds = row_probabilities(many.matched, many.probability(t))
+    odds = many.odds(t)
     keys = many.matched["pair_key"].to_numpy()
     assert 0.02 < odds.mean() < 0.95
     assert chi_square(kept(keys, odds, seed=5, epoch=0), odds, many.rarest) < _BEYOND_CHANCE
@@ -324,7 +332,7 @@ def test_pairs_are_kept_as_often_as_their_probability_says(many: Many, t: int) -
 
 @pytest.mark.parametrize("t", _MANY_T)
 def test_so_are_the_chosen_texts_of_images_with_several(many: Many, t: int) -> None:
-    odds = row_probabilities(many.matched, many.probability(t))
+    odds = many.odds(t)
     rows, of_kept = many.selected(t)
     stays = np.zeros(len(odds), dtype=bool)
     stays[rows] = True
@@ -357,7 +365,7 @@ def test_a_pass_expects_what_is_drawn(many: Many) -> None:
     )
     expected = sum(of[1:] for _, of in sums) / SCALE
     for t, n in zip(_MANY_T, expected.tolist(), strict=True):
-        exact = (row_probabilities(many.matched, many.probability(t)) / many.texts).sum()
+        exact = (many.odds(t) / many.texts).sum()
         assert n == pytest.approx(exact, rel=1e-6)
         assert abs(len(many.selected(t)[0]) - n) < 4 * math.sqrt(n)
 
@@ -365,7 +373,7 @@ def test_a_pass_expects_what_is_drawn(many: Many) -> None:
 def test_the_trainer_draws_in_epoch_0_what_is_curated_offline(many: Many) -> None:
     """Online: of an image's texts, in the order of language and pair key, the one at floor(u · texts), kept if its own u says so."""
     probability = many.probability(100)
-    odds = row_probabilities(many.matched, probability)
+    odds = many.odds(100)
     image, pair = (many.matched[name].to_numpy() for name in ("image_key", "pair_key"))
     # The table is sorted by language, then image, then pair: stable by image it is each image's texts in order.
     order = np.argsort(image, kind="stable")

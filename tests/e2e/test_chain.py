@@ -16,6 +16,7 @@ import pytest
 
 from pipelines.jobs import run_job
 from pipelines.stage import open_stage, read_part, read_parts
+from tests.quick_beam import remember
 from tests.world.chain import PLACES, Chain, arguments, contents, run_chain
 
 MATCHED_ONCE = ("match", "dedup", "count", "thresholds", "balance")
@@ -104,6 +105,7 @@ def test_images_are_the_pictures_that_live(chain: Chain) -> None:
     assert failed <= {*chain.world.dead, *chain.world.odd}
 
 
+@pytest.mark.slow
 def test_other_directory_other_order_other_workers(chain: Chain, tmp_path: pathlib.Path) -> None:
     """Inputs elsewhere and listed the other way round, two processes: the same bytes."""
     moved = tmp_path / "moved"
@@ -139,6 +141,7 @@ def _run_and_die(job: str, argv: list[str], fatal: int, after: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = replace_and_die  # type: ignore[assignment]
+    remember()
     run_job(job, argv)
 
 

@@ -13,8 +13,9 @@ pytest.importorskip("torch")
 from tests.world.demo import print_summary, run_demo
 
 
+@pytest.mark.slow
 def test_demo_runs_to_two_models_and_a_report(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    summary = run_demo(tmp_path, pages=30, images=600, steps=60)
+    summary = run_demo(tmp_path, pages=30, images=400, steps=60)
     print_summary(json.loads(json.dumps(summary)))
     kept = summary["pairs"]["kept"]
     assert 0 < kept["balanced"] < kept["unbalanced"] <= summary["pairs"]["unique"] <= summary["pairs"]["matched"]

@@ -37,7 +37,7 @@ def portable(pool: Started, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Flink with two TaskManagers, for all tests."""
+    """Flink with two TaskManagers, for all tests. The first argument of a test, so that without Flink nothing else is made for it."""
     if not os.environ.get("WORLDCLIP_TEST_FLINK"):
         pytest.skip("needs Java, Maven and some minutes: make test-flink")
     cluster = Cluster(root=tmp_path_factory.mktemp("flink"))

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import apache_beam as beam
@@ -22,9 +22,11 @@ from apache_beam.transforms.environments import DockerEnvironment
 
 from metadata.languages import metadata_codes
 from pipelines import balance, count, dedup, entries, images, match, ngrams, titles, wordnet
+from pipelines.jobs import run_job
 from pipelines.processes import module_environment
 from pipelines.stage import Stage, digest
-from tests.world.chain import Chain, arguments, contents
+from tests.pipelines.pools import PoolShape, write_pool
+from tests.world.chain import contents
 
 #: Dataflow takes 10 MB, as JSON with what it adds.
 MOST_BYTES = 1 << 20
@@ -82,6 +84,12 @@ def graph_of(build: Build) -> beam_runner_api_pb2.Pipeline:
     return pipeline.to_runner_api(default_environment=DockerEnvironment(container_image="worldclip:test"))
 
 
+@cache
+def great_graph(job: str) -> beam_runner_api_pb2.Pipeline:
+    """The graph of a job for all languages and a whole crawl. Tests only read it."""
+    return graph_of(builds(LANGUAGES, NAMED)[job])
+
+
 def code_by_value(graph: beam_runner_api_pb2.Pipeline) -> list[str]:
     """Traces of code in a graph that workers cannot import: what is defined in __main__ or inside of a function, as a lambda is, travels by
     value, with the place of its source."""
@@ -97,14 +105,14 @@ def code_by_value(graph: beam_runner_api_pb2.Pipeline) -> list[str]:
 
 @pytest.mark.parametrize("job", JOBS)
 def test_a_graph_stays_small_for_all_languages_and_a_whole_crawl(job: str) -> None:
-    few, many = graph_of(builds(LANGUAGES[:2], NAMED[:2])[job]), graph_of(builds(LANGUAGES, NAMED)[job])
+    few, many = graph_of(builds(LANGUAGES[:2], NAMED[:2])[job]), great_graph(job)
     assert many.ByteSize() < MOST_BYTES
     assert len(many.components.transforms) == len(few.components.transforms)
 
 
 @pytest.mark.parametrize("job", JOBS)
 def test_workers_can_import_the_code_of_a_graph(job: str) -> None:
-    assert not code_by_value(graph_of(builds(LANGUAGES, ("gs://bucket/*.gz",))[job]))
+    assert not code_by_value(great_graph(job))
 
 
 def test_code_that_they_cannot_import_is_seen() -> None:
@@ -112,13 +120,15 @@ def test_code_that_they_cannot_import_is_seen() -> None:
     assert set(code_by_value(graph)) == {__file__}
 
 
-def test_a_flex_template_starts_a_job(chain: Chain, tmp_path: pathlib.Path) -> None:
+def test_a_flex_template_starts_a_job(tmp_path: pathlib.Path) -> None:
     """As its launcher does, which puts parameters of its own between; here with the embedded runner."""
-    argv = arguments("match", chain.world, chain.work)
-    parameters = [f"--options={shlex.join([*argv[:-1], str(tmp_path / 'out')])}", "--runner=FnApiRunner", "--job=match"]
+    write_pool(str(tmp_path), PoolShape(pairs=300))
+    argv = ["--matched", f"{tmp_path}/matched", "--output"]
+    run_job("dedup", [*argv, f"{tmp_path}/siblings"])
+    parameters = [f"--options={shlex.join([*argv, f'{tmp_path}/out'])}", "--runner=FnApiRunner", "--job=dedup"]
     launcher = [sys.executable, str(ROOT / "deploy" / "dataflow" / "launch.py"), *parameters, "--temp_location=gs://bucket/tmp"]
     subprocess.run(launcher, check=True, env=module_environment())
-    assert contents(tmp_path / "out") == contents(chain.work / "matched")
+    assert contents(tmp_path / "out") == contents(tmp_path / "siblings") != {}
 
 
 def test_the_template_offers_the_jobs_that_there_are() -> None:

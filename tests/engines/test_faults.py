@@ -24,7 +24,7 @@ from tests.world.chain import Chain
         ("balance", "JobManager"),
     ],
 )
-def test_what_dies_in_the_middle_changes_nothing(crowd: Chain, tmp_path: pathlib.Path, cluster: Cluster, job: str, fault: str) -> None:
+def test_what_dies_in_the_middle_changes_nothing(cluster: Cluster, crowd: Chain, tmp_path: pathlib.Path, job: str, fault: str) -> None:
     units = units_of(crowd, job)
     choose = random.Random(f"{job} {fault}")  # noqa: S311  which one of two
     story = run_with_fault(crowd, cluster, job, tmp_path / "out", fault, when=lambda parts: len(parts) >= units // 4, choose=choose)

@@ -42,7 +42,7 @@ def digest(directory: pathlib.Path) -> str:
 
 @pytest.mark.parametrize("job", BEAM_JOBS)
 def test_every_engine_gives_the_same_bytes(
-    chain: Chain, tmp_path: pathlib.Path, pool: Started, portable: list[str], cluster: Cluster, table: list[dict[str, Any]], job: str
+    cluster: Cluster, chain: Chain, tmp_path: pathlib.Path, pool: Started, portable: list[str], table: list[dict[str, Any]], job: str
 ) -> None:
     argv = arguments(job, chain.world, chain.work)[:-1]
     # JVMs hold what they were given, whatever the job does: the Python workers and the command are what a job takes.
@@ -68,7 +68,7 @@ def test_the_jvms_stay_within_their_bounds(cluster: Cluster) -> None:
         assert process.memory_info().rss < 1.3e9, number
 
 
-def test_what_a_worker_refuses_reaches_the_user_as_it_was_said(chain: Chain, tmp_path: pathlib.Path, cluster: Cluster) -> None:
+def test_what_a_worker_refuses_reaches_the_user_as_it_was_said(cluster: Cluster, chain: Chain, tmp_path: pathlib.Path) -> None:
     """Once, without a traceback; the attempts that Flink makes are not told. What is refused stays refused."""
     argv = ["--curated", f"{chain.work}/curated", "--retries", "0"]
     embedded = run_command("images", [*argv, "--output", f"{tmp_path}/embedded"], tmp_path / "log")

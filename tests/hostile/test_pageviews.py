@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,11 @@ def _gzip(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
+def in_every_compression(data: bytes) -> dict[str, bytes]:
+    """The same lines in three files, in one job: nothing but the compression is another."""
+    return {"bzip2": bz2.compress(data), "gzip": _gzip(data), "plain": data}
+
+
 def test_a_cut_off_file_counts_up_to_its_last_whole_line(tmp_path: Path) -> None:
     counters, letters = titles(tmp_path, {"a.gz": _gzip(LINES)[:-200], "b.gz": _gzip(b"en Title_0 5 0\n")})
     found = views(tmp_path)
@@ -51,8 +55,7 @@ def test_a_cut_off_file_counts_up_to_its_last_whole_line(tmp_path: Path) -> None
     assert LINES.split(b"\n")[whole].startswith(payload)
 
 
-@pytest.mark.parametrize("compress", [_gzip, bz2.compress, bytes], ids=["gzip", "bzip2", "plain"])
-def test_lines_that_cannot_be_read_are_kept_one_by_one(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+def test_lines_that_cannot_be_read_are_kept_one_by_one(tmp_path: Path) -> None:
     lines = [
         (b"en A 3 0", None),
         (b"en B many 0", "views_not_a_number"),
@@ -64,17 +67,18 @@ def test_lines_that_cannot_be_read_are_kept_one_by_one(tmp_path: Path, compress:
         (b"en -1 -1 0", "views_not_a_number"),
         (b"de \xc3\x84 1 0", None),
     ]
-    counters, letters = titles(tmp_path, {"views": compress(b"\n".join(line for line, _ in lines) + b"\n")}, "--max-bad-records", "1")
-    bad = [("views", place, reason, line) for place, (line, reason) in enumerate(lines, start=1) if reason]
+    files = in_every_compression(b"\n".join(line for line, _ in lines) + b"\n")
+    counters, letters = titles(tmp_path, files, "--max-bad-records", "1")
+    bad = [(file, place, reason, line) for file in files for place, (line, reason) in enumerate(lines, start=1) if reason]
     assert letters == bad
     assert counters == {
-        "read": 9,
-        "emitted": 3,
-        "dead_letters": 6,
-        "dead_letter_reasons": {"invalid_utf8": 1, "not_four_fields": 3, "views_not_a_number": 2},
-        "files": 1,
+        "read": 3 * 9,
+        "emitted": 3 * 3,
+        "dead_letters": 3 * 6,
+        "dead_letter_reasons": {"invalid_utf8": 3 * 1, "not_four_fields": 3 * 3, "views_not_a_number": 3 * 2},
+        "files": 3,
     }
-    assert views(tmp_path) == {("en", "A"): 7, ("de", "Ä"): 1}
+    assert views(tmp_path) == {("en", "A"): 3 * 7, ("de", "Ä"): 3 * 1}
 
 
 def test_too_many_bad_lines_fail_and_say_which(tmp_path: Path) -> None:
@@ -91,19 +95,24 @@ def test_an_empty_file_has_no_views(tmp_path: Path) -> None:
     assert (counters, letters, views(tmp_path)) == ({"files": 2}, [], {})
 
 
-@pytest.mark.parametrize("compress", [_gzip, bz2.compress, bytes], ids=["gzip", "bzip2", "plain"])
-def test_long_lines_are_one_record_each_and_kept_in_part(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+def test_long_lines_are_one_record_each_and_kept_in_part(tmp_path: Path) -> None:
     megabyte = b"x" * (1 << 20)
     data = megabyte * 20 + b"\n" + LINES + b"en " + megabyte + b" 5 0\n" + b"a b c d " * (1 << 17) + b"\nen Last 1 0\n" + megabyte
-    counters, letters = titles(tmp_path, {"long": compress(data)}, "--max-bad-records", "1")
-    assert counters == {"read": 1_005, "emitted": 1_001, "dead_letters": 4, "dead_letter_reasons": {"line_too_long": 4}, "files": 1}
+    files = in_every_compression(data)
+    counters, letters = titles(tmp_path, files, "--max-bad-records", "1")
+    assert counters == {
+        "read": 3 * 1_005,
+        "emitted": 3 * 1_001,
+        "dead_letters": 3 * 4,
+        "dead_letter_reasons": {"line_too_long": 3 * 4},
+        "files": 3,
+    }
     starts = {1: megabyte, 1_002: b"en " + megabyte, 1_003: b"a b c d " * 512, 1_005: megabyte}
-    assert letters == [("long", place, "line_too_long", start[:4_096]) for place, start in starts.items()]
-    assert views(tmp_path) == {("en", f"Title {i}"): i + 1 for i in range(1_000)} | {("en", "Last"): 1}
+    assert letters == [(file, place, "line_too_long", start[:4_096]) for file in files for place, start in starts.items()]
+    assert views(tmp_path) == {("en", f"Title {i}"): 3 * (i + 1) for i in range(1_000)} | {("en", "Last"): 3}
 
 
-@pytest.mark.parametrize("compress", [_gzip, bz2.compress, bytes], ids=["gzip", "bzip2", "plain"])
-def test_numbers_names_and_bytes_that_no_page_view_has(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+def test_numbers_names_and_bytes_that_no_page_view_has(tmp_path: Path) -> None:
     lines = [
         (b"en A 1 0", None),
         (b"en A -1 0", "views_not_a_number"),
@@ -127,21 +136,23 @@ def test_numbers_names_and_bytes_that_no_page_view_has(tmp_path: Path, compress:
         (b"nan.m A 2 0", None),
         (b"en A 2 0", None),
     ]
-    counters, letters = titles(tmp_path, {"odd": compress(b"\n".join(line for line, _ in lines))}, "--max-bad-records", "1")
+    files = in_every_compression(b"\n".join(line for line, _ in lines))
+    counters, letters = titles(tmp_path, files, "--max-bad-records", "1")
     assert counters == {
-        "read": 21,
-        "emitted": 4,
-        "dropped": {"other_project": 4, "unknown_domain": 3},
-        "dead_letters": 10,
+        "read": 3 * 21,
+        "emitted": 3 * 4,
+        "dropped": {"other_project": 3 * 4, "unknown_domain": 3 * 3},
+        "dead_letters": 3 * 10,
         "dead_letter_reasons": {
-            "bytes_not_a_number": 1,
-            "control_character": 1,
-            "invalid_utf8": 2,
-            "not_four_fields": 1,
-            "views_not_a_number": 3,
-            "views_too_large": 2,
+            "bytes_not_a_number": 3 * 1,
+            "control_character": 3 * 1,
+            "invalid_utf8": 3 * 2,
+            "not_four_fields": 3 * 1,
+            "views_not_a_number": 3 * 3,
+            "views_too_large": 3 * 2,
         },
-        "files": 1,
+        "files": 3,
     }
-    assert letters == [("odd", n, reason, line) for n, (line, reason) in enumerate(lines, start=1) if reason not in (None, "dropped")]
-    assert views(tmp_path) == {("en", "A"): 3, ("zh_min_nan", "A"): 3}
+    bad = [(n, reason, line) for n, (line, reason) in enumerate(lines, start=1) if reason not in (None, "dropped")]
+    assert letters == [(file, *letter) for file in files for letter in bad]
+    assert views(tmp_path) == {("en", "A"): 3 * 3, ("zh_min_nan", "A"): 3 * 3}

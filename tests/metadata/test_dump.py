@@ -302,7 +302,7 @@ def test_so_many_marks_of_blocks_are_given_up() -> None:
 #: Some pages that do not fit into a block of bzip2, and some of which many do.
 LONG = [
     page(f"T{i}", " ".join(f"{i * j * 2654435761 % (1 << 40):x}" for j in range(size)), page_id=str(i), ns="1" if i % 5 == 4 else "0")
-    for i, size in enumerate([3, 12_000, 400, 9, 15_000, 1, 2_000, 5, 5, 700, 11_000, 30], start=1)
+    for i, size in enumerate([3, 12_000, 400, 9, 10_000, 1, 800, 5, 5, 200, 3_000, 30], start=1)
 ]
 LAYOUTS: dict[str, Callable[[list[str]], bytes]] = {
     "a stream for each page": multistream,
@@ -340,7 +340,7 @@ def test_many_ranges_have_what_the_whole_has(layout: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(max_examples=25, deadline=None)
 @given(
-    cuts=st.lists(st.integers(1, 400_000), max_size=5),
+    cuts=st.lists(st.integers(1, 200_000), max_size=5),
     damage=st.none() | st.tuples(st.integers(0, 400_000), st.sampled_from([1, 10, 3_000]), st.booleans()),
     fault=st.none() | st.tuples(st.integers(0, 500_000), st.sampled_from(["<", "&x;", "<page>", "</page>", "</mediawiki>", "\x01", "<a>"])),
 )
@@ -472,22 +472,27 @@ def test_pages_are_those_of_another_parser(shared_data: pathlib.Path, pattern: s
 @pytest.mark.parametrize("wiki", ["en", "ja", "ltg"])
 def test_ranges_of_real_dumps_in_many_streams(shared_data: pathlib.Path, wiki: str) -> None:
     (path,) = (shared_data / "dumps" / "multistream").glob(f"{wiki}wiki-*-multistream.xml.bz2")
+    index = bz2.decompress(path.with_name(path.name.replace(".xml.bz2", "-index.txt.bz2")).read_bytes()).decode()
+    streams = {int(line.split(":")[0]) for line in index.splitlines()}
     data = path.read_bytes()
+    if wiki == "ja":
+        # The largest: what stands before a stream in the middle has more than a hundred articles too.
+        data = data[: min(place for place in streams if place > 1_300_000)]
     whole = in_ranges(data, [])
     assert whole[0] == read(bz2.decompress(data))[0]
     assert len(whole[0]) > 100
     for step in (40_000, 300_001):
         assert in_ranges(data, list(range(step, len(data), step))) == whole
     # Blocks begin four bytes behind each place that the index names.
-    index = bz2.decompress(path.with_name(path.name.replace(".xml.bz2", "-index.txt.bz2")).read_bytes()).decode()
-    streams = {int(line.split(":")[0]) for line in index.splitlines()}
-    assert streams <= {piece.place - 4 for piece in read_blocks(io.BytesIO(data))}
+    assert {place for place in streams if place < len(data)} <= {piece.place - 4 for piece in read_blocks(io.BytesIO(data))}
 
 
 @pytest.mark.parametrize("name", ["enwiki-latest-pages-articles1*", "ltgwiki-latest*", "ukwiki-truncated*"])
 def test_ranges_of_real_dumps_in_one_stream(shared_data: pathlib.Path, name: str) -> None:
     (path,) = (shared_data / "dumps").glob(name)
     data = path.read_bytes()
+    if "truncated" in name:
+        data = data[:900_000]
     whole = in_ranges(data, [])
     assert len(whole[0]) > 100
     assert in_ranges(data, list(range(100_000, len(data), 100_000))) == whole

@@ -210,7 +210,7 @@ _SMALL = st.builds(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(_WIKI, min_size=1, max_size=3), _SMALL, st.integers(1, 2))
 def test_a_list_is_what_the_recipe_says_from_the_text_on(wikis: list[_Wiki], used: Recipe, min_bigram_count: int) -> None:
     table = merge_lists(select_entries(_candidates(wiki, min_bigram_count), used) for wiki in wikis)

@@ -149,28 +149,28 @@ def test_every_page_has_its_text() -> None:
         ("}}" * 500_000 + "x", "x"),
         ("[[a:b.jpg|" * 100_000 + "x" + "]]" * 100_000 + "y", "y"),
         ("[[a:b.jpg" * 100_000, ""),
-        ("[[a|" * 250_000, ("a|" * 250_000)),
-        ("[[" * 300_000 + "]]" * 300_000, ""),
-        ("\n{| {{" * 150_000 + "\n|} }}" * 150_000 + "\nx", "x"),
-        ("<ref>" * 200_000, ""),
+        ("[[a|" * 125_000, ("a|" * 125_000)),
+        ("[[" * 150_000 + "]]" * 150_000, ""),
+        ("\n{| {{" * 75_000 + "\n|} }}" * 75_000 + "\nx", "x"),
+        ("<ref>" * 100_000, ""),
         ("<ref name=a " * 100_000 + "x", "<ref name=a " * 100_000 + "x"),
         ("<nowiki>" * 100_000, ""),
         ("<!--" * 200_000 + "x", ""),
         (" " * 1_000_000 + "x", "x"),
         ("x" + ", " * 400_000 + "y", "x, y"),
         ("x" + "; " * 400_000 + "y", "x" + "; " * 400_000 + "y"),
-        ("a {{b}} " * 200_000, "a\n" * 199_999 + "a"),
+        ("a {{b}} " * 100_000, "a\n" * 99_999 + "a"),
         ("{{b}}" + "x" * 1_000_000 + "{{" * 200_000 + "}}" * 200_000, "x" * 1_000_000),
         ("a<ref/>" * 200_000, "a " * 199_999 + "a"),
         ("<table>" * 200_000 + "x", "x"),
         ("<table>" * 100_000 + "x" + "</table>" * 100_000 + "y", "y"),
-        ("<table>x</table" * 100_000, "\n".join(["x</table"] * 100_000)),
+        ("<table>x</table" * 50_000, "\n".join(["x</table"] * 50_000)),
         ("<table><table>x</table>" * 100_000, ""),
         ("[[:a:" * 200_000 + "x" + "]]" * 200_000, "a:" + ":a:" * 199_998 + "x"),
         ("[[" + "]" * 1_000_000 + "x", "x"),
         ("'" * 1_000_000 + "x", "x"),
         ("'''''a'' " * 200_000, ("a " * 200_000).strip()),
-        ("( " * 300_000 + " )" * 300_000 + "x", "(" * 300_000 + ")" * 300_000 + "x"),
+        ("( " * 150_000 + " )" * 150_000 + "x", "(" * 150_000 + ")" * 150_000 + "x"),
         ("[]" * 500_000 + "x", "[]" * 499_999 + "x"),
         ("=" * 1_000_000, ""),
         ("http://" + "." * 1_000_000 + "x", ""),
@@ -238,7 +238,7 @@ def test_the_words_are_those_that_another_parser_finds(shared_data: pathlib.Path
     word = re.compile(r"[^\W\d_]{2,}")
     for name in ("enwiki", "dewiki", "ruwiki", "arwiki", "elwiki", "frwiki", "hewiki", "trwiki", "ukwiki", "viwiki"):
         with (shared_data / "dumps" / f"{name}-mini.xml.bz2").open("rb") as file:
-            pages = list(read_pages(file, tally=Tally()))[:6]
+            pages = list(read_pages(file, tally=Tally()))[:3]
         for page in pages:
             ours = Counter(word.findall(plain_text(page.text)))
             theirs = Counter(word.findall(mwparserfromhell.parse(page.text).strip_code()))

@@ -49,7 +49,9 @@ def draw_texts(rng: np.random.Generator, shape: PoolShape, n: int) -> tuple[np.n
     """Entries of ``n`` texts, ascending and each once, and their offsets."""
     lengths = 1 + rng.poisson(shape.more, n)
     text = np.repeat(np.arange(n, dtype=np.int64), lengths)
-    found = np.unique(text * shape.entries + draw_entries(rng, shape, len(text)))
+    # np.unique, which looks into a hash table first, takes ten times as long.
+    drawn = np.sort(text * shape.entries + draw_entries(rng, shape, len(text)))
+    found = drawn[np.diff(drawn, prepend=-1) > 0]
     return (found % shape.entries).astype(np.int32), np.searchsorted(found, np.arange(n + 1) * shape.entries)
 
 

@@ -30,10 +30,10 @@ def pairs_of(work: Path) -> list[str]:
 
 
 def curate(work: Path, *, t: str = "20", workers: str = "1") -> None:
-    """From matched to curated."""
+    """From matched to curated. One worker counts: test_recount.py counts with two, whose start is what costs time."""
     how = ["--workers", workers]
     run_job("dedup", ["--matched", f"{work}/matched", "--output", f"{work}/siblings", *how])
-    run_job("count", [*pairs_of(work), "--entries", f"{work}/entries", "--output", f"{work}/counts", *how])
+    run_job("count", [*pairs_of(work), "--entries", f"{work}/entries", "--output", f"{work}/counts"])
     run_job("thresholds", ["--counts", f"{work}/counts", "--t", t, "--output", f"{work}/t.json"])
     run_job("balance", [*pairs_of(work), "--thresholds", f"{work}/t.json", "--seed", "7", "--output", f"{work}/curated", *how])
 
@@ -51,13 +51,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("parts", "workers"), [(1, "2"), (3, "1"), (7, "1"), (7, "2")])
+@pytest.mark.parametrize(("parts", "workers"), [(3, "1"), (7, "1"), (7, "2")])
 def test_parts_and_workers_do_not_show(work: Path, tmp_path: Path, parts: int, workers: str) -> None:
     shutil.copytree(work / "entries", tmp_path / "entries")
     (whole,) = draw_parts(SHAPE)
     # As crawl files do, the parts share images and pairs.
     place = np.random.default_rng(parts).integers(0, parts, len(whole))
-    copies = np.random.default_rng(9).integers(0, len(whole), len(whole) // 10 if parts > 1 else 0)
+    copies = np.random.default_rng(9).integers(0, len(whole), len(whole) // 10)
     tables = []
     for i in range(parts):
         rows = np.unique(np.concatenate((np.flatnonzero(place == i), copies[copies % parts == i])))

@@ -172,7 +172,10 @@ def test_the_schema_is_that_of_the_code_and_holds(made: Path) -> None:
 
 def test_a_checksum_that_was_not_taken_and_cannot_be_taken_is_empty(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(made / "in", tmp_path / "in")
-    make_set(tmp_path / "W", tmp_path / "in")
+    # What follows the match is that of the same pairs, and knows nothing of where they came from.
+    shutil.copytree(made / "W", tmp_path / "W")
+    shutil.rmtree(tmp_path / "W/matched")
+    match(tmp_path / "W", "matched", tmp_path / "in/one")
     (tmp_path / "in/one/0.parquet").unlink()
     os.utime(tmp_path / "in/one/1.parquet", (1, 1))
     capsys.readouterr()
@@ -493,6 +496,7 @@ def test_other_rules_settings_and_models_are_told_before_anything_is_made(
     )
     assert not [name for name in contents(tmp_path) if name.endswith(".parquet")]
     capsys.readouterr()
+    shutil.copytree(made / "W", tmp_path / "W")  # stages that are there are compared as new ones are, and not made again
     card = write_card(tmp_path / "c.json", body, lambda x: x["libraries"].update(pyarrow="1.0", unheard="2"))
     rebuild(card, tmp_path / "W", f"{made}/in")
     here = body["libraries"]["pyarrow"]

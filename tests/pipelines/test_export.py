@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -134,7 +133,7 @@ def test_labels_drop_by_value(tmp_path: Path) -> None:
 
 def test_a_set_that_keeps_all_texts_gives_the_set_that_balance_draws(tmp_path: Path) -> None:
     w = str(tmp_path)
-    write_pool(w, PoolShape(pairs=3_000, parts=2, entries=200))
+    write_pool(w, PoolShape(pairs=2_000, parts=2, entries=200))
     pool = ["--matched", f"{w}/matched", "--siblings", f"{w}/siblings"]
     run_job("dedup", ["--matched", f"{w}/matched", "--output", f"{w}/siblings"])
     run_job("count", [*pool, "--entries", f"{w}/entries", "--output", f"{w}/counts"])
@@ -158,44 +157,59 @@ def test_a_set_that_keeps_all_texts_gives_the_set_that_balance_draws(tmp_path: P
 # -- open_clip -----------------------------------------------------------------------------------------------------------------------
 
 
-def image_hash(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-
-
-def test_open_clip_reads_every_sample(work: Path) -> None:
-    data = pytest.importorskip("open_clip_train.data")
-    shards = f"{work}/tars/{{00000..00002}}.tar"
-    assert data.get_dataset_size(shards) == (48, 3)
-    arguments = Namespace(val_data=shards, val_num_samples=48, batch_size=7, workers=0, world_size=1, seed=0)
-    loaded = data.get_wds_dataset(arguments, image_hash, is_train=False, tokenizer=lambda text: [text])
-    got = [pair for images, texts in loaded.dataloader for pair in zip(images, texts, strict=True)]
-    rows = zip(rows_of(work / "images"), rows_of(work / "tars", "export"), strict=True)
-    assert got == [(image_hash(Image.open(io.BytesIO(image["jpeg"])).convert("RGB")), row["caption"]) for image, row in rows]
-
-
 TINY = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
-TRAIN = """
-import sys, torch, open_clip
-torch.set_num_threads(1)
-open_clip.add_model_config(sys.argv[1])
+#: Arguments: a folder for what is found, the shards, and the trainer's own.
+READ_AND_TRAIN = """
+import hashlib, json, sys
+from argparse import Namespace
+import torch, open_clip
+from open_clip_train.data import get_dataset_size, get_wds_dataset
 from open_clip_train.main import main
-main(sys.argv[2:])
+def image_hash(image):
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+torch.set_num_threads(1)
+folder, shards, *options = sys.argv[1:]
+arguments = Namespace(val_data=shards, val_num_samples=48, batch_size=7, workers=0, world_size=1, seed=0)
+loaded = get_wds_dataset(arguments, image_hash, is_train=False, tokenizer=lambda text: [text])
+pairs = [pair for images, texts in loaded.dataloader for pair in zip(images, texts, strict=True)]
+with open(f"{folder}/read.json", "w") as file:
+    json.dump({"size": get_dataset_size(shards), "pairs": pairs}, file)
+open_clip.add_model_config(f"{folder}/ViT-tiny.json")
+main(options)
 """
 
 
-def test_open_clips_own_trainer_takes_twenty_steps(work: Path, tmp_path: Path) -> None:
-    (tmp_path / "ViT-tiny.json").write_text(json.dumps(TINY))
-    options = ["--model", "ViT-tiny", "--dataset-type", "webdataset", "--train-data", f"{work}/tars/{{00000..00002}}.tar", "--workers", "0"]
+@pytest.fixture(scope="module")
+def open_clip(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a process of open_clip that reads the shards, and then trains on them: torch is imported once for both."""
+    folder, shards = tmp_path_factory.mktemp("open_clip"), f"{work}/tars/{{00000..00002}}.tar"
+    (folder / "ViT-tiny.json").write_text(json.dumps(TINY))
+    options = ["--model", "ViT-tiny", "--dataset-type", "webdataset", "--train-data", shards, "--workers", "0"]
     options += ["--batch-size", "12", "--epochs", "5", "--warmup", "1", "--lr", "0.003", "--log-every-n-steps", "1", "--device", "cpu"]
-    options += ["--logs", str(tmp_path), "--name", "run", "--precision", "fp32", "--force-image-size", "32"]
-    command = [sys.executable, "-c", TRAIN, str(tmp_path / "ViT-tiny.json"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    options += ["--logs", str(folder), "--name", "run", "--precision", "fp32", "--force-image-size", "32"]
+    command = [sys.executable, "-c", READ_AND_TRAIN, str(folder), shards, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    log = (tmp_path / "run" / "out.log").read_text()
+    return folder
+
+
+def test_open_clip_reads_every_sample(work: Path, open_clip: Path) -> None:
+    read = json.loads((open_clip / "read.json").read_text())
+    assert read["size"] == [48, 3]
+    rows = zip(rows_of(work / "images"), rows_of(work / "tars", "export"), strict=True)
+    assert read["pairs"] == [[image_hash(Image.open(io.BytesIO(image["jpeg"])).convert("RGB")), row["caption"]] for image, row in rows]
+
+
+def image_hash(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+
+
+def test_open_clips_own_trainer_takes_twenty_steps(open_clip: Path) -> None:
+    log = (open_clip / "run" / "out.log").read_text()
     losses = [float(line.partition("Loss: ")[2].split()[0]) for line in log.splitlines() if "Train Epoch" in line]
     assert len(losses) == 20
     assert sum(losses[-4:]) < sum(losses[:4])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from pipelines.stage import Stage, Unit, open_stage, read_parts
 from tests.pipelines.conftest import contents
 
 SCHEMA = pa.schema([pa.field("number", pa.int64(), nullable=False)])
+#: Where a worker is another process. One of them is enough to lose what an error says, and each costs seconds.
+ELSEWHERE = "--direct_running_mode=multi_processing"
 
 
 def square(unit: Unit, *, stage: Stage, log: str) -> None:
@@ -80,6 +84,12 @@ def test_groups_one_behind_the_other_do_all_units(place: str) -> None:
     assert calls(place) == ["a00 0", "a01 0", "b00 0", "b01 0"]
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a plain run makes."""
+    return contents(run(str(tmp_path_factory.mktemp("once")), numbers(4)).url)
+
+
 @pytest.mark.parametrize(
     ("beam_args", "workers"),
     [
@@ -90,11 +100,39 @@ def test_groups_one_behind_the_other_do_all_units(place: str) -> None:
     ],
     ids=["DirectRunner", "FnApiRunner", "bundles twice", "two workers"],
 )
-def test_however_it_runs_the_bytes_are_the_same(tmp_path: Path, beam_args: tuple[str, ...], workers: int) -> None:
-    once, other = run(str(tmp_path / "once"), numbers(4)), run(str(tmp_path / "other"), numbers(4), *beam_args, workers=workers)
-    assert contents(other.url) == contents(once.url)
+def test_however_it_runs_the_bytes_are_the_same(tmp_path: Path, once: dict[str, bytes], beam_args: tuple[str, ...], workers: int) -> None:
+    other = run(str(tmp_path / "other"), numbers(4), *beam_args, workers=workers)
+    assert contents(other.url) == once
     repeats = 3 if "repeat" in "".join(beam_args) else 1
     assert calls(str(tmp_path / "other")) == [f"{i:02} {n}" for i in range(4) for n in range(repeats)]
+
+
+@pytest.mark.parametrize(("lanes", "found"), [(None, [[0], [1], [2], [3], [4]]), (2, [[0, 2, 4], [1, 3]]), (9, [[0], [1], [2], [3], [4]])])
+def test_units_are_dealt_out_to_lanes(tmp_path: Path, lanes: int | None, found: list[list[int]]) -> None:
+    stage = Stage(url=str(tmp_path / "out"), kind="squares", parameters={})
+    stage.begin(numbers(5))
+    assert [[unit.index for unit in lane] for lane in graph.in_lanes(None, stage, None, lanes)] == found
+    assert graph.in_lanes(None, stage, "of none", lanes) == []
+
+
+def square_alone(unit: Unit, *, stage: Stage, busy: str) -> None:
+    """Fails where another unit is in work."""
+    Path(busy).mkdir()
+    time.sleep(0.2)
+    Path(busy).rmdir()
+    stage.write_part(unit, pa.table([pa.array([unit.index**2])], schema=SCHEMA), Tally(read=1, emitted=1))
+
+
+def build_lane(pipeline: beam.Pipeline, stage: Stage, busy: str) -> None:
+    work = partial(square_alone, stage=stage, busy=busy)
+    _ = pipeline | Begin() | ProcessUnits(stage, work, lanes=1) | FinishStage(stage)
+
+
+def test_of_one_lane_one_unit_is_in_work_at_a_time_whatever_the_workers(tmp_path: Path) -> None:
+    stage = Stage(url=str(tmp_path / "out"), kind="squares", parameters={})
+    stage.begin(numbers(4))
+    graph.run(partial(build_lane, stage=stage, busy=str(tmp_path / "busy")), [stage], beam_args=[], workers=2)
+    assert [t["number"].to_pylist() for t in read_parts(open_stage(stage.url, "squares"))] == [[0], [1], [4], [9]]
 
 
 @pytest.mark.parametrize("runner", [[], ["--runner", "DirectRunner"], ["--runner=DirectRunner"], ["--runner", "FnApiRunner"]])
@@ -119,23 +157,27 @@ def test_options_that_nobody_knows_are_refused() -> None:
         assert str(error.value) == "neither the job nor Apache Beam knows the option --wokers: see --help"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_worker_refuses_reaches_the_user_as_it_was_said(tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int) -> None:
+@pytest.mark.parametrize("where", [(), (ELSEWHERE,)], ids=["here", "elsewhere"])
+def test_what_a_worker_refuses_reaches_the_user_as_it_was_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], where: tuple[str, ...]
+) -> None:
     with pytest.raises(JobError) as error:
-        run(str(tmp_path), [*numbers(2), Unit(name="x", path="number x", group="refused")], workers=workers)
+        run(str(tmp_path), [*numbers(2), Unit(name="x", path="number x", group="refused")], *where)
     assert str(error.value) == "number x: cannot be squared; give another number"
     print(f"worldclip squares: {error.value}", file=sys.stderr)
-    assert capfd.readouterr().err == "worldclip squares: number x: cannot be squared; give another number\n"
+    # A slow machine has time to tell how far it is.
+    said = re.sub(r"squares: \d of 3 units, \d+ s\n", "", capfd.readouterr().err)
+    assert said == "worldclip squares: number x: cannot be squared; give another number\n"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_unforeseen_exception_keeps_its_traceback(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize("where", [(), (ELSEWHERE,)], ids=["here", "elsewhere"])
+def test_an_unforeseen_exception_keeps_its_traceback(tmp_path: Path, where: tuple[str, ...]) -> None:
     with pytest.raises(Exception, match="a defect of the program") as error:
-        run(str(tmp_path), [Unit(name="x", path="number x", group="defect")], workers=workers)
+        run(str(tmp_path), [Unit(name="x", path="number x", group="defect")], *where)
     assert not isinstance(error.value, JobError)
     places = [str(entry.path) for entry in error.traceback]
     # Another process can hand on the text only.
-    assert __file__ in places if workers == 1 else __file__ in str(error.value)
+    assert __file__ in (str(error.value) if where else places)
 
 
 def test_a_refused_unit_does_not_undo_the_others(place: str) -> None:

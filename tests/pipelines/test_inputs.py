@@ -123,9 +123,10 @@ def warc(number: int) -> bytes:
     return gzip.compress(head.encode() + page + b"\r\n\r\n", mtime=0)
 
 
-@pytest.fixture
-def crawl(tmp_path: Path) -> Path:
-    """Crawl files two folders deep, and a list of them as Common Crawl publishes it."""
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crawl files two folders deep, and a list of them as Common Crawl publishes it. Tests write elsewhere."""
+    tmp_path = tmp_path_factory.mktemp("crawl")
     paths = [f"crawl-data/segment-{i % 2}/{i:05}.warc.gz" for i in range(12)]
     for i, path in enumerate(paths):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -134,26 +135,31 @@ def crawl(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_list_of_inputs(entries: str, crawl: Path) -> None:
-    rows, counters = matched(entries, crawl / "out", "--input-list", f"{crawl}/warc.paths.gz", "--base-url", f"{crawl}")
-    assert (len(rows), counters["files"]) == (12, 12)
-    assert {part["input"] for part in open_stage(f"{crawl}/out", "match").parts} == {
-        f"crawl-data/segment-{i % 2}/{i:05}.warc.gz" for i in range(12)
-    }
+@pytest.fixture(scope="module")
+def at_once(entries: str, crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a single run makes of the list."""
+    out = tmp_path_factory.mktemp("at-once") / "out"
+    matched(entries, out, "--input-list", f"{crawl}/warc.paths.gz", "--base-url", f"{crawl}")
+    return out
 
 
-def test_a_larger_sample_goes_on_from_a_smaller_one(entries: str, crawl: Path) -> None:
+def test_a_list_of_inputs(at_once: Path) -> None:
+    stage = open_stage(str(at_once), "match")
+    assert (sum(map(len, read_parts(stage))), stage.counters["files"]) == (12, 12)
+    assert {part["input"] for part in stage.parts} == {f"crawl-data/segment-{i % 2}/{i:05}.warc.gz" for i in range(12)}
+
+
+def test_a_larger_sample_goes_on_from_a_smaller_one(entries: str, crawl: Path, at_once: Path, tmp_path: Path) -> None:
     given = ["--input-list", f"{crawl}/warc.paths.gz", "--base-url", f"{crawl}"]
-    some, _ = matched(entries, crawl / "out", *given, "--sample-inputs", "40%")
+    some, _ = matched(entries, tmp_path / "out", *given, "--sample-inputs", "40%")
     assert 0 < len(some) < 12
-    parts = {path: path.stat().st_mtime_ns for path in (crawl / "out").glob("part-*")}
-    everything, _ = matched(entries, crawl / "out", *given)
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+    everything, _ = matched(entries, tmp_path / "out", *given)
     assert len(everything) == 12
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
-    matched(entries, crawl / "at-once", *given)
-    assert contents(crawl / "out") == contents(crawl / "at-once")
+    assert contents(tmp_path / "out") == contents(at_once)
     with pytest.raises(JobError, match="inputs that are not given now"):
-        matched(entries, crawl / "out", *given, "--sample-inputs", "0.4")
+        matched(entries, tmp_path / "out", *given, "--sample-inputs", "0.4")
 
 
 def test_samples_are_nested_and_of_the_size_asked_for() -> None:

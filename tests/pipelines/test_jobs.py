@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -270,16 +271,17 @@ def test_only_the_largest_languages_are_shown() -> None:
     assert (len(lines), lines[-1]) == (22, "... and 3 more languages")
 
 
-def test_the_share_of_pairs_that_is_told_is_what_balance_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_small_chain(str(tmp_path))
-    w = f"{tmp_path}/W"
+def test_the_share_of_pairs_that_is_told_is_what_balance_keeps(
+    small_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w = f"{small_chain}/W"
     capsys.readouterr()
     read = ["--matched", f"{w}/matched", "--siblings", f"{w}/siblings"]
-    run_job("thresholds", ["--counts", f"{w}/counts", "--t", "inf", *read, "--output", f"{w}/again.json"])
+    run_job("thresholds", ["--counts", f"{w}/counts", "--t", "inf", *read, "--output", f"{tmp_path}/again.json"])
     # Nine pairs of four images, one text of each.
     assert capsys.readouterr().out.splitlines()[1].split()[-1] == "44.44%"
     with pytest.raises(SystemExit):
-        run_job("thresholds", ["--counts", f"{w}/counts", "--matched", f"{w}/matched", "--output", f"{w}/again.json"])
+        run_job("thresholds", ["--counts", f"{w}/counts", "--matched", f"{w}/matched", "--output", f"{tmp_path}/again.json"])
     assert capsys.readouterr().err.endswith("worldclip thresholds: error: give --matched and --siblings together, or neither\n")
 
 
@@ -330,14 +332,27 @@ def run_small_chain(root: str) -> dict[str, bytes]:
     run_job("thresholds", ["--counts", f"{root}/W/counts", "--t", "inf", "--output", f"{root}/W/thresholds.json"])
     thresholds = ["--thresholds", f"{root}/W/thresholds.json"]
     run_job("balance", [*matched, "--siblings", f"{root}/W/siblings", *thresholds, "--output", f"{root}/W/curated"])
+    return made_by_small_chain(root)
+
+
+def made_by_small_chain(root: str) -> dict[str, bytes]:
     return {name: data for name, data in contents(f"{root}/W").items() if not name.endswith("units.parquet")}
 
 
-def test_the_chain_gives_the_same_bytes_on_disk_and_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLDCLIP_CACHE", str(tmp_path / "cache"))
-    local, remote = run_small_chain(str(tmp_path / "local")), run_small_chain("memory://chain")
+@pytest.fixture(scope="module")
+def small_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the small chain was run, with a cache of its own beside it; tests only read it."""
+    root = tmp_path_factory.mktemp("small-chain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORLDCLIP_CACHE", str(root / "cache"))
+        run_small_chain(str(root))
+        yield root
+
+
+def test_the_chain_gives_the_same_bytes_on_disk_and_in_an_object_store(small_chain: Path) -> None:
+    local, remote = made_by_small_chain(str(small_chain)), run_small_chain("memory://chain")
     assert remote == local
     assert len([name for name in local if name.endswith("_SUCCESS")]) == 5
     # Every image keeps one of its texts where nothing is balanced away.
     assert json.loads(local["curated/manifest.json"])["rows"] == 4
-    assert len(list((tmp_path / "cache").glob("en-*"))) == 1
+    assert len(list((small_chain / "cache").glob("en-*"))) == 1

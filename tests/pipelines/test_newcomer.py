@@ -20,6 +20,7 @@ from pipelines.__main__ import main
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.processes import module_environment, python_module
+from tests.pipelines.image_sets import write_curated
 
 
 def test_a_train_py_of_ones_own_is_not_run(tmp_path: pathlib.Path) -> None:
@@ -31,11 +32,12 @@ def test_a_train_py_of_ones_own_is_not_run(tmp_path: pathlib.Path) -> None:
     assert python_module("train")[:2] == [sys.executable, "-P"]
 
 
-@pytest.fixture
-def entries(tmp_path: pathlib.Path) -> str:
-    (tmp_path / "list.json").write_text('["dog", "cat"]')
-    run_job("entries", ["--metadata-json", f"en={tmp_path}/list.json", "--output", f"{tmp_path}/entries"])
-    return f"{tmp_path}/entries"
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("entries")
+    (root / "list.json").write_text('["dog", "cat"]')
+    run_job("entries", ["--metadata-json", f"en={root}/list.json", "--output", f"{root}/entries"])
+    return f"{root}/entries"
 
 
 @pytest.fixture
@@ -51,24 +53,19 @@ def test_own_pairs_without_their_format(tmp_path: pathlib.Path, entries: str, pa
     assert not (tmp_path / "matched").exists()
 
 
-def test_images_of_which_none_arrives_are_not_finished(
-    tmp_path: pathlib.Path, entries: str, pairs: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    w = str(tmp_path)
-    run_job("match", ["--input", pairs, "--format", "parquet", "--entries", entries, "--output", f"{w}/matched"])
-    run_job("dedup", ["--matched", f"{w}/matched", "--output", f"{w}/siblings"])
-    both = ["--matched", f"{w}/matched", "--siblings", f"{w}/siblings"]
-    run_job("count", [*both, "--entries", entries, "--output", f"{w}/counts"])
-    run_job("thresholds", ["--counts", f"{w}/counts", "--t", "inf", "--output", f"{w}/thresholds.json"])
-    run_job("balance", [*both, "--thresholds", f"{w}/thresholds.json", "--output", f"{w}/curated"])
-    assert main(["images", "--curated", f"{w}/curated", "--output", f"{w}/images"]) == 1
+def test_images_of_which_none_arrives_are_not_finished(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    curated = write_curated(tmp_path / "curated", [(name, f"file:///nowhere/{name}.jpg", ["a dog"]) for name in ("a", "b")])
+    assert main(["images", "--curated", curated, "--output", f"{tmp_path}/images"]) == 1
     told = capsys.readouterr().err
     assert "none of the 2 images" in told
     assert "--allow-files" in told
     assert not (tmp_path / "images" / "_SUCCESS").exists()
     assert not list((tmp_path / "images").glob("part-*"))
-    run_job("balance", [*both, "--thresholds", f"{w}/thresholds.json", "--output", f"{w}/curated"])
-    assert capsys.readouterr().out == f"balance: already finished → {w}/curated\n"
+
+
+def test_what_is_finished_is_not_done_again(entries: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_job("entries", ["--metadata-json", f"en={pathlib.Path(entries).parent}/list.json", "--output", entries])
+    assert capsys.readouterr().out.endswith(f"\nentries: already finished → {entries}\n")
 
 
 def test_a_key_that_is_nearly_right(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

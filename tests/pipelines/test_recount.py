@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def count(work: Path, output: Path, *more: str) -> dict[str, Any]:
     return dict(open_stage(str(output), "count").counters)
 
 
+@cache
 def unique_rows(work: Path) -> Rows:
-    """The living rows of the pool."""
+    """The living rows of the pool; tests only read them."""
     parts = (read_parts(open_stage(f"{work}/{name}", kind)) for name, kind in (("matched", "match"), ("siblings", "dedup")))
     return [
         row
@@ -118,6 +120,7 @@ def test_thirty_percent_of_the_images_are_dead(work: Path, tmp_path: Path, how: 
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@cache
 def all_rows(work: Path) -> Rows:
     return [row for table in read_parts(open_stage(f"{work}/matched", "match")) for row in table.to_pylist()]
 
@@ -218,6 +221,16 @@ def test_what_is_no_list_is_told(work: Path, tmp_path: Path, lists: tuple[str, .
     assert not (tmp_path / "counts").exists()
 
 
+@pytest.fixture(scope="module")
+def ten_down(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Counts without ten images. Tests only read them."""
+    root = tmp_path_factory.mktemp("down")
+    images = sorted({row["image_id"] for row in unique_rows(work)})[:10]
+    (root / "down").write_text("\n".join(images))
+    count(work, root / "counts", "--drop-ids", f"{root}/down")
+    return root / "counts"
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -225,12 +238,9 @@ def test_what_is_no_list_is_told(work: Path, tmp_path: Path, lists: tuple[str, .
         (lambda path: path.write_bytes(path.read_bytes()[:-8]), "left_out/dropped has 72 bytes instead of 80: count again into another"),
     ],
 )
-def test_lists_that_were_harmed_are_told(work: Path, tmp_path: Path, harm: Callable[[Path], None], said: str) -> None:
-    images = sorted({row["image_id"] for row in unique_rows(work)})[:10]
-    (tmp_path / "down").write_text("\n".join(images))
-    count(work, tmp_path / "counts", "--drop-ids", f"{tmp_path}/down")
+def test_lists_that_were_harmed_are_told(work: Path, ten_down: Path, tmp_path: Path, harm: Callable[[Path], None], said: str) -> None:
     # Where it lies is what a process remembers a list by.
-    shutil.move(tmp_path / "counts", tmp_path / "moved")
+    shutil.copytree(ten_down, tmp_path / "moved")
     harm(tmp_path / "moved" / LEFT_OUT / "dropped")
     with pytest.raises(JobError, match=said):
         curate(work, tmp_path / "moved", "inf")

@@ -292,6 +292,7 @@ def test_the_kubernetes_job(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.distributed.run import get_args_parser
 
     import train.__main__ as command
+    from train import loop
     from train.config import load_config
 
     service, job = yaml.safe_load_all((DEPLOY / "kubernetes" / "train.yaml").read_text(encoding="utf-8"))
@@ -308,7 +309,7 @@ def test_the_kubernetes_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int(launched.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
 
     seen: list[Any] = []
-    monkeypatch.setattr(command, "train", lambda *arguments: seen.extend(arguments))
+    monkeypatch.setattr(loop, "train", lambda *arguments: seen.extend(arguments))
     monkeypatch.setattr(sys, "argv", ["train", *launched.training_script_args])
     command.main()
     config, output = seen

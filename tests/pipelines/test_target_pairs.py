@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 import pipelines.expectation
@@ -36,18 +40,27 @@ def aim(work: Path, output: Path, *options: str) -> dict[str, Any]:
     return body
 
 
+@cache
+def parts_by_hand(work: Path) -> list[tuple[pa.Table, np.ndarray, np.ndarray]]:
+    """Per part the matched pairs, the language of each one, and 1 / number of its image's texts, or 0 for a copy. Tests only read them."""
+    out = []
+    for part in open_stage(f"{work}/matched", "match").parts:
+        matched, siblings = (read_part(f"{work}/{name}/{part['name']}") for name in ("matched", "siblings"))
+        rows = zip(siblings["keep"].to_pylist(), siblings["n"].to_pylist(), strict=True)
+        shares = [1 / sum(one["n"] for one in n) if keep else 0.0 for keep, n in rows]
+        out.append((matched.select(["lang", "entries"]), np.array(matched["lang"].to_pylist()), np.array(shares)))
+    return out
+
+
 def expected_by_hand(work: Path, t: dict[str, float]) -> dict[str, float]:
     """The definition: the sum over unique pairs of probability / number of the image's texts."""
     counts = read_counts(open_stage(f"{work}/counts", "count"))
     probability = {lang: entry_probabilities(counts[lang], of) for lang, of in t.items()}
     out = dict.fromkeys(t, 0.0)
-    for part in open_stage(f"{work}/matched", "match").parts:
-        matched, siblings = (read_part(f"{work}/{name}/{part['name']}") for name in ("matched", "siblings"))
-        odds = row_probabilities(matched, probability).tolist()
-        rows = zip(matched["lang"].to_pylist(), siblings["keep"].to_pylist(), siblings["n"].to_pylist(), odds, strict=True)
-        for lang, keep, n, p in rows:
-            if keep and lang in out:
-                out[lang] += p / sum(one["n"] for one in n)
+    for matched, langs, shares in parts_by_hand(work):
+        expected = row_probabilities(matched, probability) * shares
+        for lang in out:
+            out[lang] += float(expected[langs == lang].sum())
     return out
 
 
@@ -141,9 +154,12 @@ def test_a_sample_only_says_where_to_look(work: Path, tmp_path: Path, monkeypatc
 
 def test_two_workers_and_what_is_there_already(work: Path, tmp_path: Path) -> None:
     """The same bytes; a pass that is there is not made again, after a kill in between neither."""
-    for name, workers in (("one", "1"), ("two", "2")):
-        (tmp_path / name).mkdir()
-        aim(work, tmp_path / name / "t.json", "--target-pairs", "9000", "--workers", workers)
+    (tmp_path / "one").mkdir()
+    aim(work, tmp_path / "one" / "t.json", "--target-pairs", "9000", "--workers", "1")
+    # Two workers make one of the passes: every one of them would start two processes of its own.
+    shutil.copytree(tmp_path / "one" / "t.json.passes", tmp_path / "two" / "t.json.passes")
+    shutil.rmtree(sorted((tmp_path / "two" / "t.json.passes").iterdir())[0])
+    aim(work, tmp_path / "two" / "t.json", "--target-pairs", "9000", "--workers", "2")
     one, two = ({k: v for k, v in contents(tmp_path / name).items() if not k.startswith("..")} for name in ("one", "two"))
     for found in (one, two):
         body = json.loads(found["t.json"])

@@ -21,11 +21,10 @@ from PIL import Image
 from balancing.epochs import EpochOrder, Shuffle, share
 from balancing.pairs import IMAGES_SCHEMA, image_keys, pair_keys
 from balancing.sampling import CHOOSE, KEEP, uniform
-from tests.train.tiny import encode, image_row, read_log, run, square, write_images
+from tests.train.tiny import encode, image_row, square, write_images
 from train.config import Config, InputError
 from train.data import Reader, find_images, open_sources
 from train.distributed import Ranks
-from train.loop import train
 
 Make = Callable[..., Config]
 ALONE = Ranks(rank=0, count=1, device=torch.device("cpu"))
@@ -174,17 +173,6 @@ def test_online_any_ranks_and_workers_give_the_same_batches_and_a_resume_gives_t
     for first_step in (1, 7, 12, 19):
         assert read(made(), ranks=4 if first_step % 2 else 1, workers=0, first_step=first_step) == whole[first_step:]
     assert read(made(), ranks=1, workers=3, first_step=5) == whole[5:]
-
-
-def test_two_ranks_count_and_learn_what_one_does(config: Make, siblings: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    online = {"paths": [str(siblings)], "curation": "online", "language_temperature": 1.5}
-    made = config(data=online, train={"steps": 9, "batch_size": 8})
-    train(made, tmp_path / "one")
-    run(made, tmp_path / "two", ranks=2)
-    one, two = (read_log(tmp_path / name) for name in ("one", "two"))
-    assert [line["epoch"] for line in two] == [line["epoch"] for line in one]
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
-    assert one[-1]["epoch"] > 1
 
 
 def test_what_is_drawn_is_part_of_what_a_run_is(config: Make, siblings: pathlib.Path, images: pathlib.Path) -> None:

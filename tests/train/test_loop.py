@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ import safetensors.torch
 import torch
 
 from balancing.epochs import share
+from tests.train.ranks import Turn, run_in_turn
 from tests.train.tiny import encode, image_row, read_log, run, square, start, write_images
 from train import __main__ as command
 from train import loop
@@ -97,30 +99,57 @@ def test_a_run_ended_half_way_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.fixture(scope="module")
-def undisturbed_by_two(made: Make, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    output = tmp_path_factory.mktemp("undisturbed by two")
-    run(made(workers=0), output, ranks=2)
-    return output
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """80 images, each with a number of its own as its text."""
+    rows = [image_row(f"i{n:02d}", encode(square((n, 99, 9), n)), [str(1000 + n)]) for n in range(80)]
+    return str(write_images(tmp_path_factory.mktemp("numbered"), rows))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Three images to evaluate on: the ranks' shares differ, which must not leave one waiting for weights that FSDP has shared out."""
+    root = tmp_path_factory.mktemp("task")
+    for label, colours in enumerate([[(220, 30, 30), (210, 40, 30)], [(30, 200, 40)]]):
+        (root / f"held out/{label}").mkdir(parents=True)
+        for number, colour in enumerate(colours):
+            square(colour, 5).save(root / f"held out/{label}/{number}.png")
+    (root / "names.json").write_text('{"en": [["a red square"], ["a green square"]]}')
+    return {"name": "squares", "layout": "folders", "images": str(root / "held out"), "names": str(root / "names.json")}
+
+
+@pytest.fixture(scope="module")
+def by_two(made: Make, config: Make, numbered: str, task: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """What two ranks train here without being disturbed."""
+    root = tmp_path_factory.mktemp("by two")
+    evaluated = config(evaluate={"every": 2, "tasks": [task]}, train={"steps": 4, "parallel": "fsdp"})
+    short = config(data={"paths": [numbered]}, train={"steps": 2})
+    turns = [Turn(made(workers=0), root / "undisturbed"), Turn(evaluated, root / "evaluated"), Turn(short, root / "short")]
+    run_in_turn(turns, ranks=2)
+    return root
 
 
 @pytest.mark.parametrize(
-    ("how", "exit_code"),
-    [({0: signal.SIGKILL, 1: signal.SIGKILL}, -signal.SIGKILL), ({1: signal.SIGUSR1}, 138)],  # a signal to one rank stops both
+    ("how", "exit_code", "workers"),
+    [
+        ({0: signal.SIGKILL, 1: signal.SIGKILL}, -signal.SIGKILL, (1, 3)),
+        ({1: signal.SIGUSR1}, 138, (0, 0)),  # a signal to one rank stops both
+    ],
 )
 def test_two_ranks_ended_half_way_go_on_as_if_nothing_had_happened(
-    made: Make, tmp_path: pathlib.Path, undisturbed_by_two: pathlib.Path, how: dict[int, signal.Signals], exit_code: int
+    made: Make, tmp_path: pathlib.Path, by_two: pathlib.Path, how: dict[int, signal.Signals], exit_code: int, workers: tuple[int, int]
 ) -> None:
-    end(start(made(1), tmp_path, ranks=2), tmp_path, how, exit_code)
-    run(made(3), tmp_path, ranks=2)
-    assert read_log(tmp_path) == read_log(undisturbed_by_two)
-    assert weights(tmp_path) == weights(undisturbed_by_two)
+    before, after = workers
+    end(start(made(before), tmp_path, ranks=2), tmp_path, how, exit_code)
+    run(made(after), tmp_path, ranks=2)
+    assert read_log(tmp_path) == read_log(by_two / "undisturbed")
+    assert weights(tmp_path) == weights(by_two / "undisturbed")
 
 
-def test_one_rank_going_on_for_two_sees_the_rest_of_the_epoch(config: Make, tmp_path: pathlib.Path) -> None:
-    rows = [image_row(f"i{n:02d}", encode(square((n, 99, 9), n)), [str(1000 + n)]) for n in range(80)]
-    data = {"paths": [str(write_images(tmp_path / "images", rows))]}
-    two, one = config(data=data, train={"steps": 2}), config(data=data, train={"steps": 5})
-    run(two, tmp_path / "run", ranks=2)
+def test_one_rank_going_on_for_two_sees_the_rest_of_the_epoch(
+    config: Make, tmp_path: pathlib.Path, numbered: str, by_two: pathlib.Path
+) -> None:
+    two, one = (config(data={"paths": [numbered]}, train={"steps": steps}) for steps in (2, 5))
+    shutil.copytree(by_two / "short", tmp_path / "run")
     seen = [part.tokens for rank in range(2) for parts in read(two, rank=rank, ranks=2) for part in parts]
     alone = Run(one, tmp_path / "run", ALONE)
     assert alone.step == 2
@@ -349,21 +378,12 @@ def test_what_cannot_be_trained_is_said_at_the_start(config: Make, tmp_path: pat
         train(config(model={"name": "ViT-H-14-worldwide", "custom": {}}), tmp_path)
 
 
-def test_evaluation_during_training_is_logged(config: Make, tmp_path: pathlib.Path) -> None:
-    # Three images: the ranks' shares differ, which must not leave one of them waiting for weights that FSDP has shared out.
-    for label, colours in enumerate([[(220, 30, 30), (210, 40, 30)], [(30, 200, 40)]]):
-        (tmp_path / f"held out/{label}").mkdir(parents=True)
-        for number, colour in enumerate(colours):
-            square(colour, 5).save(tmp_path / f"held out/{label}/{number}.png")
-    (tmp_path / "names.json").write_text('{"en": [["a red square"], ["a green square"]]}')
-    task = {"name": "squares", "layout": "folders", "images": str(tmp_path / "held out"), "names": str(tmp_path / "names.json")}
+def test_evaluation_during_training_is_logged(config: Make, tmp_path: pathlib.Path, task: dict[str, Any], by_two: pathlib.Path) -> None:
     train(config(evaluate={"every": 20, "tasks": [task]}, train={"steps": 40}), tmp_path / "learnt")
-    short = {"evaluate": {"every": 2, "tasks": [task]}, "train": {"steps": 4}}
-    train(config(**short), tmp_path / "one")
-    run(config(**{**short, "train": {"steps": 4, "parallel": "fsdp"}}), tmp_path / "two", ranks=2)
+    train(config(evaluate={"every": 2, "tasks": [task]}, train={"steps": 4}), tmp_path / "one")
     learnt, one, two = (
-        {line["step"]: line["evaluation"] for line in read_log(tmp_path / place) if "evaluation" in line}
-        for place in ("learnt", "one", "two")
+        {line["step"]: line["evaluation"] for line in read_log(place) if "evaluation" in line}
+        for place in (tmp_path / "learnt", tmp_path / "one", by_two / "evaluated")
     )
     assert sorted(learnt) == [20, 40]
     assert learnt[40] == {"squares": {"en": {"accuracy": 1.0, "mean_class_accuracy": 1.0, "images": 3, "excluded": 0}}}
@@ -456,6 +476,6 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, out
         return outcome
 
     arguments = ["train", "--config", "toy.toml", "--data", "a", "b", "--output", str(tmp_path)]
-    monkeypatch.setattr(command, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(sys, "argv", [*arguments, "--set", "train.steps=7", "schedule.warmup=3", "--set", "schedule.warmup=2"])
     assert command.main() == code

@@ -68,7 +68,7 @@ def _train(config: Config, output: pathlib.Path, environment: dict[str, str]) ->
 def start(config: Config, output: pathlib.Path, *, ranks: int = 1) -> list[Any]:
     """The processes of a run, started. They are forks of a server that has torch imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train.loop"])
+    context.set_forkserver_preload(["train.loop", "pandas"])
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     processes = []
