@@ -15,6 +15,9 @@ from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.stage import SUCCESS, FinishedStage, Unit, digest, open_stage, read_part
 
+#: Columns of a matched part that hold few values.
+_FEW_VALUES = ("source", "lid")
+
 
 @dataclass(frozen=True)
 class MatchedPool:
@@ -115,7 +118,7 @@ def read_with_siblings(
     """
     url = storage.join(siblings_url, unit.path)
     try:
-        matched, siblings = read_part(unit.url, columns=columns), read_part(url, columns=siblings_columns)
+        matched, siblings = read_part(unit.url, columns=columns, dictionaries=_FEW_VALUES), read_part(url, columns=siblings_columns)
     except JobError:
         gone = [part for part in (unit.url, url) if not storage.exists(part)]
         if gone:

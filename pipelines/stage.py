@@ -28,10 +28,13 @@ from pipelines import storage
 from pipelines.books import File, account, damaged_files, first_few
 from pipelines.errors import JobError
 
-#: Grows when the layout of a stage changes. A newer directory is refused.
-FORMAT_VERSION = 1
+#: Grows when the layout of a stage changes, or how its parts are written. A newer directory is refused.
+FORMAT_VERSION = 2
 #: Rows of a row group: what a reader holds at once. Selecting one language of a sorted part reads little more than its rows.
 ROW_GROUP_ROWS = 65_536
+
+#: Columns that hardly repeat: a dictionary of their values would be begun in every row group, and given up.
+_UNIQUE = frozenset({"image_id", "url", "page_url", "text", "image_key", "pair_key", "gram", "title", "entry", "jpeg", "sha256", "dhash"})
 
 #: Stages whose parts are <lang>.parquet; the others' are part-<unit>.parquet.
 NAMED_BY_LANGUAGE = frozenset({"entries", "count"})
@@ -163,6 +166,22 @@ def read_footer(url: str) -> Footer | None:
             return None
 
 
+def _leaves(field: pa.Field, above: str = "") -> list[str]:
+    """The columns that Parquet makes of a field, by their paths."""
+    path, kind = above + field.name, field.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _leaves(kind.value_field.with_name("element"), f"{path}.list.")
+    if pa.types.is_struct(kind):
+        return [leaf for child in kind for leaf in _leaves(child, f"{path}.")]
+    return [path]
+
+
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """How the parts of a stage are written: Arrow's names for it."""
+    repeating = [path for field in schema for path in _leaves(field) if path.rpartition(".")[2] not in _UNIQUE]
+    return {"compression": "zstd", "use_dictionary": repeating, "write_statistics": True}
+
+
 class PartWriter:
     """Writes one part in row groups, with the memory of one of them. ``input_sha256`` is set once the input is read."""
 
@@ -170,7 +189,7 @@ class PartWriter:
         self.input_sha256 = ""
         self._path = path
         self._file = open(path, "wb")  # noqa: SIM115  closed in close(), which part() always calls
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", use_dictionary=True, write_statistics=True)
+        self._writer = pq.ParquetWriter(self._file, schema, **parquet_options(schema))
         self._about = {"unit": unit.name, "fingerprint": fingerprint}
 
     def write(self, table: pa.Table, *, row_group_rows: int = ROW_GROUP_ROWS) -> None:
@@ -509,15 +528,17 @@ def open_stage(url: str, kind: str) -> FinishedStage:
     return FinishedStage(url=url, manifest=manifest)
 
 
-def read_part(url: str, *, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
-    """One part as a table.
+def read_part(
+    url: str, *, columns: Sequence[str] | None = None, filters: Any = None, dictionaries: Sequence[str] | None = None
+) -> pa.Table:
+    """One part as a table. ``dictionaries``: columns of text to be left as dictionaries, which costs less where few values repeat.
 
     Raises:
         JobError: it is absent or damaged.
     """
     with storage.open_read(url) as f:
         try:
-            return pq.read_table(f, columns=None if columns is None else list(columns), filters=filters)
+            return pq.read_table(f, columns=None if columns is None else list(columns), filters=filters, read_dictionary=dictionaries)
         except (pa.ArrowInvalid, OSError) as error:
             if not is_damage(error):
                 raise

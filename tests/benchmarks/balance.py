@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,12 +59,15 @@ def balance_job(material: Material) -> Iterator[Row]:
     some = max(1, pool.rows // 5)
     unit = pool.unit
 
-    def fast() -> pa.Table:
+    def fast() -> str:
         stage = pool.balance_stage(material.output())
         balance_unit(unit, stage=stage, siblings_url=f"{pool.folder}/siblings", counts_url=f"{pool.folder}/counts", seed=pool.seed)
-        table = pq.read_table(stage.part_url(unit), columns=["pair_key", "image_key", "probability"])
-        shutil.rmtree(stage.url)
-        return table
+        return stage.part_url(unit)
+
+    def found(part: str) -> set[tuple[int, int, float]]:
+        columns = pq.read_table(part, columns=["pair_key", "image_key", "probability"]).columns
+        rows = zip(*(column.to_pylist() for column in columns), strict=True)
+        return {(pair, image, odds) for pair, image, odds in rows if (pair, image) in some_keys}
 
     def naive() -> list[dict[str, Any]]:
         matched, siblings = (pq.read_table(f"{pool.folder}/{name}/{unit.path}").slice(0, some) for name in ("matched", "siblings"))
@@ -83,11 +85,7 @@ def balance_job(material: Material) -> Iterator[Row]:
         fast=fast,
         naive=naive,
         naive_amount=some,
-        fast_result=lambda table: {
-            (pair, image, odds)
-            for pair, image, odds in zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
-            if (pair, image) in some_keys
-        },
+        fast_result=found,
         naive_result=lambda kept: {(row["pair_key"], row["image_key"], row["probability"]) for row in kept},
         input=f"{pool.rows:,} pairs of {ENTRIES_PER_TEXT} entries; naive: a loop over pairs ({some:,} of them)",
         command="balance_job",

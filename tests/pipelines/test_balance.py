@@ -16,6 +16,7 @@ from balancing.gather import CURATED_COLUMNS, gather_images
 from balancing.online import TextDraw, draw_texts
 from balancing.pairs import image_keys
 from metadata.tally import Tally
+from pipelines.balance import order_of_keys
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.stage import Stage, Unit, open_stage, read_part, read_parts
@@ -308,3 +309,11 @@ def test_counts_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     stage.finish()
     with pytest.raises(JobError, match="t for English needs English counts"):
         run_job("thresholds", ["--counts", f"{tmp_path}/nothing", "--t-en", "5", "--output", f"{tmp_path}/t2.json"])
+
+
+@pytest.mark.parametrize("keys", [9, 10**6])
+def test_rows_are_in_order_of_images_and_then_of_pairs(keys: int) -> None:
+    rng = np.random.default_rng(3)
+    images, pairs = (rng.integers(keys, size=200, dtype=np.uint64) for keys in (keys, 2**63))
+    order = order_of_keys(images, pairs).tolist()
+    assert order == sorted(range(200), key=lambda row: (images[row], pairs[row]))
