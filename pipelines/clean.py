@@ -24,6 +24,8 @@ A stage is refused while one that is made from it is not finished, or while it i
     worldclip clean W --delete matched siblings ngrams/blocks"""
 
 _BLOCKS, _PASSES = "blocks", "passes"
+#: Behind the name of a file of thresholds: what its passes over the pairs found.
+_OF_THRESHOLDS = ".passes"
 #: A stage that this program cannot read: of a newer one, or damaged.
 _UNKNOWN = "unknown"
 #: What cannot be done any more, by the job whose stage is gone.
@@ -41,6 +43,7 @@ _WITHOUT = {
     "ngrams/blocks": "more dumps without counting all again, a card that starts from dumps",
     "titles/blocks": "more page views without summing all again, a card that starts from page views",
     "dedup/passes": "-",
+    "thresholds/passes": "other thresholds for a wanted number of pairs without passes over them",
 }
 
 
@@ -89,6 +92,10 @@ def items_of(work: str) -> list[Item]:
     found: list[Item] = []
     for name in sorted(storage.listing(work), key=lambda name: (_rank(name), name)):
         url = storage.join(work, name)
+        if name.endswith(_OF_THRESHOLDS) and storage.walk(url):
+            is_made = storage.exists(url.removesuffix(_OF_THRESHOLDS))
+            found.append(replace(_item(name, url, "thresholds/passes"), finished=is_made))
+            continue
         if not storage.exists(storage.join(url, STAGE_FILE)):
             continue
         try:

@@ -62,6 +62,19 @@ def test_what_there_is_what_it_takes_and_who_needs_it(place: str, capsys: pytest
     assert contents(work) == files
 
 
+def test_passes_of_thresholds_go_once_these_are_made(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    work = write_chain(place, "entries")
+    write_stage(storage.join(work, "thresholds.json.passes/ab12"), kind="expectation")
+    [passes] = [item for item in items_of(work) if item.job == "thresholds/passes"]
+    assert (passes.name, passes.finished, passes.needed_by) == ("thresholds.json.passes", False, ("thresholds",))
+    said = "--delete thresholds.json.passes: it is not finished, so that a job may be at work in it"
+    assert refusal(capsys, work, "--delete", "thresholds.json.passes").startswith(said)
+    storage.write_json(storage.join(work, "thresholds.json"), {})
+    run_job("clean", [work, "--delete", "thresholds.json.passes"])
+    assert "lost with them: other thresholds for a wanted number of pairs without passes over them" in capsys.readouterr().out
+    assert not storage.walk(storage.join(work, "thresholds.json.passes"))
+
+
 def kb(n_bytes: int) -> str:
     return f"{n_bytes / 1000:.1f} kB"
 
