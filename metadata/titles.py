@@ -230,10 +230,12 @@ def _ranges(titles: pa.Array) -> npt.NDArray[np.int16]:
 
 def _words(text: bytes | pa.Buffer, starts: _Ints, lengths: _Ints) -> npt.NDArray[np.uint64]:
     """The ``lengths`` bytes, at most eight, from each place as one little-endian number."""
-    padded = bytes(text) + bytes(8)
-    # A word begins at every byte of this view.
-    words = np.lib.stride_tricks.as_strided(np.frombuffer(padded, "<u8", 1), (len(padded) - 7,), (1,))
-    return words[starts] & _FIRST_BYTES[lengths]
+    text = text if len(text) >= 8 else bytes(text) + bytes(8)
+    # A word begins at every byte of this view; of those that would reach over the end, an earlier one has the bytes higher up.
+    words = np.lib.stride_tricks.as_strided(np.frombuffer(text, "<u8", 1), (len(text) - 7,), (1,))
+    places = np.minimum(starts, len(text) - 8)
+    shifts = np.minimum(8 * (starts - places), 63).astype(np.uint64)
+    return (words[places] >> shifts) & _FIRST_BYTES[lengths]
 
 
 @cache

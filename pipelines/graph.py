@@ -51,10 +51,12 @@ def in_lanes(_: Any, stage: Stage, group: str | None, lanes: int | None) -> list
     return [units[lane::n] for lane in range(n)]
 
 
-def process(units: Sequence[Unit], work: Callable[[Unit], None]) -> int:
+def process(units: Sequence[Unit], stage: Stage, work: Callable[[Unit], None]) -> int:
     """Do units one after the other; how many, so that they can be counted."""
     for unit in units:
-        work(unit)
+        # A lane that an engine does again, since a worker was lost in it, goes on where it was.
+        if len(units) == 1 or not stage.has_part(unit):
+            work(unit)
     return len(units)
 
 
@@ -71,7 +73,7 @@ class ProcessUnits(beam.PTransform):
             signal
             | "ReadUnits" >> beam.FlatMap(in_lanes, self._stage, self._group, self._lanes)
             | "SpreadUnits" >> beam.Reshuffle()
-            | "ProcessUnits" >> beam.Map(process, self._work)
+            | "ProcessUnits" >> beam.Map(process, self._stage, self._work)
             | "CountUnits" >> beam.CombineGlobally(sum)
         )
 

@@ -115,6 +115,16 @@ def test_units_are_dealt_out_to_lanes(tmp_path: Path, lanes: int | None, found: 
     assert graph.in_lanes(None, stage, "of none", lanes) == []
 
 
+def test_a_lane_that_is_done_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    stage, log = Stage(url=str(tmp_path / "out"), kind="squares", parameters={}), str(tmp_path / "log")
+    lane = [*numbers(2), Unit(name="x", path="number x", group="defect"), *numbers(1, "z")]
+    stage.begin(lane)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            graph.process(lane, stage, partial(square, stage=stage, log=log))
+    assert storage.listing(log) == ["00 0", "01 0", "x 0", "x 1"]
+
+
 def square_alone(unit: Unit, *, stage: Stage, busy: str) -> None:
     """Fails where another unit is in work."""
     Path(busy).mkdir()
