@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipelines import storage
+from pipelines.jobs import run_job
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -23,6 +25,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield "memory://bucket"
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def english_entries(root: Path, words: list[str]) -> str:
+    """A stage of entries with an English list alone, ``root``/entries, made from ``root``/list.json."""
+    (root / "list.json").write_text(json.dumps(words))
+    run_job("entries", ["--metadata-json", f"en={root}/list.json", "--output", f"{root}/entries"])
+    return f"{root}/entries"
 
 
 def contents(root: str | os.PathLike[str]) -> dict[str, bytes]:

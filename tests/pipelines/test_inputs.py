@@ -18,7 +18,7 @@ from pipelines.errors import JobError
 from pipelines.inputs import sampled
 from pipelines.jobs import run_job
 from pipelines.stage import Unit, open_stage, read_parts, unit_name
-from tests.pipelines.conftest import contents
+from tests.pipelines.conftest import contents, english_entries
 
 TEXTS = [f"a photo of a {animal} in the green garden, number {i}" for i, animal in enumerate(("dog", "owl", "fox", "logo", "cow"))]
 ROWS = [{"link": f"http://x/{i}.jpg", "caption": text, "key": f"k{i}", "score": i / 2} for i, text in enumerate(TEXTS)]
@@ -27,10 +27,7 @@ OWN = ["--url", "link", "--text", "caption", "--image-id", "key", "--carry", "sc
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = tmp_path_factory.mktemp("entries")
-    (root / "list.json").write_text('["dog", "owl", "fox", "cow"]')
-    run_job("entries", ["--metadata-json", f"en={root}/list.json", "--output", f"{root}/entries"])
-    return f"{root}/entries"
+    return english_entries(tmp_path_factory.mktemp("entries"), ["dog", "owl", "fox", "cow"])
 
 
 def matched(entries: str, out: Path, *argv: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -20,6 +20,7 @@ from pipelines.__main__ import main
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.processes import module_environment, python_module
+from tests.pipelines.conftest import english_entries
 from tests.pipelines.image_sets import write_curated
 
 
@@ -34,10 +35,7 @@ def test_a_train_py_of_ones_own_is_not_run(tmp_path: pathlib.Path) -> None:
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = tmp_path_factory.mktemp("entries")
-    (root / "list.json").write_text('["dog", "cat"]')
-    run_job("entries", ["--metadata-json", f"en={root}/list.json", "--output", f"{root}/entries"])
-    return f"{root}/entries"
+    return english_entries(tmp_path_factory.mktemp("entries"), ["dog", "cat"])
 
 
 @pytest.fixture
