@@ -26,8 +26,7 @@ def test_demo_runs_to_two_models_and_a_report(tmp_path: pathlib.Path, capsys: py
     for place in ("W", "W/unbalanced"):
         log = [json.loads(line) for line in (tmp_path / place / "model" / "log.jsonl").read_text().splitlines()]
         losses = [line["loss"] for line in log if "loss" in line]
-        # An untrained model cannot tell the 64 pairs of a batch apart: ln 64.
-        assert losses[0] == pytest.approx(math.log(64), abs=0.5)
-        assert losses[-1] < losses[0]
+        # An untrained model cannot tell the 64 pairs of a batch apart: ln 64. The first line is the mean of 20 steps, in which it learns.
+        assert losses[-1] < losses[0] < math.log(64) + 0.5
     assert pathlib.Path(summary["report"]).is_file()
     assert "zero-shot accuracy" in capsys.readouterr().out
