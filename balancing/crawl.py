@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from balancing.encoding import decode_html
+from balancing.encoding import utf8_of_html
 from balancing.extraction import PUBLISHED, PUBLISHED_TEXTS, Extraction, Image
 from balancing.html import images_of_html
 from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
@@ -161,7 +161,7 @@ def _images_of_response(record: Record, take: Extraction) -> tuple[str | None, l
         raise RecordError("undecodable_html", str(error)) from error
     if html is None and not looks_like_html(page):
         return None, []
-    return images_of_html(decode_html(page, headers.get("content-type", "")), take)
+    return images_of_html(utf8_of_html(page, headers.get("content-type", "")), take)
 
 
 def _images_of_record(record: Record, take: Extraction) -> tuple[str | None, str | None, list[Image]]:
@@ -217,7 +217,7 @@ def read_crawl(
     ``invalid_json``, ``undecodable_html``, ``page_too_large``, ``record_too_large``; and the damage of the file
     that :func:`balancing.warc.read_records` reports. Records that are no HTML pages are not in the books.
 
-    Memory: one record (64 MiB) with its page (32 MiB decoded) and the page's tree, and one batch of ``batch_rows`` rows or
+    Memory: one record (64 MiB) with its page (32 MiB) twice, and one batch of ``batch_rows`` rows or
     ``BATCH_CHARACTERS``, whichever comes first.
     """
     batch = _Batch(tally)

@@ -65,21 +65,29 @@ def codec_of_label(label: str) -> str | None:
     return name if name in _ENCODINGS or name.replace("_", "-") in _ENCODINGS else None
 
 
-def decode_html(page: bytes, content_type: str = "") -> str:
-    """The text of a page: by byte order mark, charset of the HTTP header ``content_type``, ``<meta>`` or XML declaration in the first
-    8 KiB; else UTF-8 if it is that, else windows-1252. Bytes that the encoding does not know become U+FFFD."""
+def utf8_of_html(page: bytes, content_type: str = "") -> bytes:
+    """A page in UTF-8, by byte order mark, charset of the HTTP header ``content_type``, ``<meta>`` or XML declaration in the first 8 KiB;
+    else UTF-8 if it is that, else windows-1252. Bytes that the encoding does not know become U+FFFD, but those of a page in UTF-8 stay, for
+    whoever decodes them."""
+    codec, body = _codec_of_html(page, content_type)
+    return body if codec == "utf-8" else body.decode(codec, "replace").encode()
+
+
+def _codec_of_html(page: bytes, content_type: str) -> tuple[str, bytes]:
+    """Python's codec for a page, and the page without a byte order mark."""
     for mark, codec in _BYTE_ORDER_MARKS:
         if page.startswith(mark):
-            return page[len(mark) :].decode(codec, "replace")
+            return codec, page[len(mark) :]
     if (charset := _HTTP_CHARSET.search(content_type)) and (named := codec_of_label(charset[1])):
-        return page.decode(named, "replace")
+        return named, page
     beginning = _COMMENT.sub(b"", page[:_PRESCAN_BYTES])
     if (declared := _META_CHARSET.search(beginning) or _XML_ENCODING.match(beginning)) and (
         named := codec_of_label(declared[1].decode("latin-1"))
     ):
         # What could be read as ASCII is not UTF-16, whatever it says.
-        return page.decode("utf-8" if named.startswith("utf-16") else named, "replace")
+        return "utf-8" if named.startswith("utf-16") else named, page
     try:
-        return page.decode()
+        page.decode()
     except UnicodeDecodeError:
-        return page.decode("cp1252", "replace")
+        return "cp1252", page
+    return "utf-8", page

@@ -1,86 +1,44 @@
-"""HTML text → the images of a page, as the tokenizer of a browser sees them.
+"""A page of HTML → its images, as the tokenizer of a browser sees them.
 
-One pass over what the HTML standard calls tags (https://html.spec.whatwg.org/multipage/parsing.html#tokenization), without a tree: time and
-memory are linear in the page, whatever it is made of. A tree takes time quadratic in its depth and in the attributes of a tag, and four
-times as long on pages of every day. What a tree knows and this pass does not: ``img`` in ``select`` and ``frameset``, which some parsers
-leave out, count here; images are in the order of the text also where a tree moves them, out of tables; and what is text in HTML (scripts,
-titles …) is text within SVG as well.
+One pass over the tags (``balancing/tags.py``), without a tree: time and memory are linear in the page, whatever it is made of. A tree takes
+time quadratic in its depth and in the attributes of a tag, and several times as long on pages of every day. What a tree knows and this pass
+does not: ``img`` in ``select`` and ``frameset``, which some parsers leave out, count here; images are in the order of the text also where a
+tree moves them, out of tables; and what is text in HTML (styles, titles …) is text within SVG as well.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import cache
 from html import unescape
 from html.entities import html5
-from string import ascii_letters
 
 from balancing.extraction import LAZY_ADDRESSES, LAZY_SETS, PUBLISHED, Extraction, Image, largest_of_srcset
+from balancing.tags import MARKUP, RAW, SCRIPT, SPACE, tag_scanner
 
-_IMAGE_TAG = re.compile(r"<ima?ge?[\s/>]", re.IGNORECASE)
-
-# -- the grammar of tags -----------------------------------------------------------------------------------------------------------
-
-_SPACE = r"\t\n\f\r "
-# Every part is possessive, and a quotation mark that does not come again takes the rest of the page with it: nothing is read twice.
-_VALUE = rf"""[{_SPACE}]*+=[{_SPACE}]*+(?:"[^"]*+"?|'[^']*+'?|[^{_SPACE}>"'][^{_SPACE}>]*+)?+"""
-_ATTRIBUTE = rf"[^{_SPACE}/>][^{_SPACE}/>=]*+(?:{_VALUE})?+"
-_BETWEEN = rf"[{_SPACE}/]*+"
-_COMMENT = r"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+(?:--!?>)?)"
-_BOGUS_COMMENT = r"(?:[!?]|/(?![a-zA-Z]))[^>]*+>"
-
-# To the end of a tag whose name is read, in the common form first: any value is in double quotation marks.
-_TO_END = rf"""(?:>|[^>"'=]*+(?:(?<![{_SPACE}/])="[^"]*+"[^>"'=]*+)*+>|[^{_SPACE}/>]*+{_BETWEEN}(?:{_ATTRIBUTE}{_BETWEEN})*+>)"""
-
-# The tags that matter: images and the base; elements whose content is no markup, or is not part of the page; SVG, where other rules hold.
-_NAMES = r"base|i(?:mg|mage|frame)|no(?:embed|frames)|plaintext|s(?:cript|tyle|vg)|t(?:emplate|extarea|itle)|xmp"
-_ENDS = r"svg|template"
-_FIGURES = r"|fig(?:caption|ure)"
-
-
-@cache
-def _scanner(figures: bool) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Everything up to the next tag that matters, or to the end of the last tag that is whole; and that tag, its name in a group."""
-    names, ends = (_NAMES + _FIGURES, _ENDS + _FIGURES) if figures else (_NAMES, _ENDS)
-    noticed = rf"(?:(?i:{names})|/(?i:{ends}))(?=[{_SPACE}/>])|!\[CDATA\["
-    # The others are told by the first letter where they can be, for this is where the time goes.
-    letters = "".join(letter for letter in ascii_letters if letter.lower() not in "binpstx" + "f" * figures)
-    other = (
-        rf"[{letters}][a-zA-Z0-9]*+{_TO_END}"
-        rf"|/(?!(?i:{ends})[{_SPACE}/>])[a-zA-Z][a-zA-Z0-9]*+{_TO_END}"
-        rf"|(?!{noticed})[a-zA-Z][a-zA-Z0-9]*+{_TO_END}"
-    )
-    # Half of all tags that matter, up to their end tag; those with a comment in them have rules of their own.
-    script = rf"(?i:script)(?=[{_SPACE}/>]){_TO_END}[^<]*+(?:<(?!/(?i:script)[{_SPACE}/>]|!--)[^<]*+)*+(?=</)"
-    rest = rf"{_COMMENT}|(?!!\[CDATA\[){_BOGUS_COMMENT}|(?![a-zA-Z!?/])"
-    return re.compile(rf"[^<]*+(?:<(?:{other}|{script}|{rest})[^<]*+)*+"), re.compile(rf"<({noticed})")
-
-
-#: What follows the name of a tag; the last group holds what stands between the last attribute and the end.
-_REST = re.compile(rf"({_BETWEEN})(?:{_ATTRIBUTE}({_BETWEEN}))*+>")
+_SPACE = SPACE.encode()
+#: What follows the name of a tag; the last group holds what stands between the last attribute and the end. Every part is possessive, and a
+#: quotation mark that does not come again takes the rest of the page with it: nothing is read twice.
+_REST = re.compile(
+    rb"""([%b/]*+)(?:[^%b/>][^%b/>=]*+(?:[%b]*+=[%b]*+(?:"[^"]*+"?|'[^']*+'?|[^%b>"'][^%b>]*+)?+)?+([%b/]*+))*+>""" % ((_SPACE,) * 8)
+)
 #: An attribute of a whole tag, its name and its value, however that is quoted.
-_NAME_AND_VALUE = re.compile(
-    rf"""([^{_SPACE}/>][^{_SPACE}/>=]*+)(?:[{_SPACE}]*+=[{_SPACE}]*+(?:"([^"]*+)"|'([^']*+)'|([^{_SPACE}>"'][^{_SPACE}>]*+))?+)?+"""
-)
-
-_MARKUP = re.compile(
-    rf"<(?:/?+(?:((?i:address|br|div|dd|dt|h[1-6]|hr|li|p|t[dhr])(?=[{_SPACE}/>]))|[a-zA-Z]){_TO_END}|{_COMMENT}|{_BOGUS_COMMENT})"
-)
-_CODE = re.compile(rf"<(script|style)(?=[{_SPACE}/>]).*?(?:</\1(?=[{_SPACE}/>])[^>]*+>|\Z)", re.IGNORECASE | re.DOTALL)
+_NAME_AND_VALUE = re.compile(rb"""([^%b/>][^%b/>=]*+)(?:[%b]*+=[%b]*+(?:"([^"]*+)"|'([^']*+)'|([^%b>"'][^%b>]*+))?+)?+""" % ((_SPACE,) * 6))
+#: The last of these is where a page can be left.
+_IMAGE_OR_BASE = re.compile(rb"<(?i:base|image|img)[%b/>]" % _SPACE)
+_LONGEST = len("<image>")
+_CODE = re.compile(rb"<(script|style)(?=[%b/>]).*?(?:</\1(?=[%b/>])[^>]*+>|\Z)" % (_SPACE, _SPACE), re.IGNORECASE | re.DOTALL)
 #: No address of a picture: nothing, the picture itself, or settings for a script.
 _NO_ADDRESS = re.compile(r"\s*+(?:\Z|data:|[\[{])", re.IGNORECASE)
 _PIXEL = frozenset({"0", "1", "0px", "1px"})
 
 # -- content that is no markup -----------------------------------------------------------------------------------------------------
 
-_RAW = {
-    name: re.compile(rf"</{name}(?=[{_SPACE}/>])", re.IGNORECASE)
-    for name in ("iframe", "noembed", "noframes", "script", "style", "textarea", "title", "xmp")
-}
-_IN_SCRIPT = re.compile(rf"<!--|-->|<(/?)script(?=[{_SPACE}/>])", re.IGNORECASE)
+_RAW_END = {name.encode(): re.compile(rb"</(?i:%b)(?=[%b/>])" % (name.encode(), _SPACE)) for name in (*RAW, SCRIPT)}
+_IN_SCRIPT = re.compile(rb"<!--|-->|<(/?)(?i:script)(?=[%b/>])" % _SPACE)
 
-#: A longer value of an attribute is neither address nor text, and stays as it is.
+#: A longer value of an attribute is neither address nor text, and stays as it is. In bytes.
 MAX_VALUE = 1 << 20
 
 # -- character references ----------------------------------------------------------------------------------------------------------
@@ -91,67 +49,92 @@ _CONTROLS = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for cod
 _LARGEST = 0x10FFFF
 
 
-def images_of_html(text: str, take: Extraction = PUBLISHED) -> tuple[str | None, list[Image]]:
+def images_of_html(page: bytes, take: Extraction = PUBLISHED) -> tuple[str | None, list[Image]]:
     """``<base href>`` (the first) and the ``img`` elements of a page in the order of the text, character references decoded; ``""`` for an
-    attribute without a value.
+    attribute without a value. ``page`` is UTF-8; what is not becomes U+FFFD. A page without images has no base either.
 
     Scripting is off: images in ``noscript`` count. Those in ``template``, in comments, and in elements whose content is text do not.
     """
     base: str | None = None
     images: list[Image] = []
-    if not _IMAGE_TAG.search(text):
-        return base, images
+    figures = _Figures(page, images, take.texts.index("figcaption")) if "figcaption" in take.texts else None
+    # The caption of a figure may come after its image.
+    last = len(page) if figures else _end_of_last_image(page)
+    in_html, in_svg = (tag_scanner(figures=figures is not None, foreign=foreign) for foreign in (False, True))
     wanted = _attributes_of(take)
-    figures = _Figures(text, images, take.texts.index("figcaption")) if "figcaption" in take.texts else None
-    unnoticed, noticed = _scanner(figures is not None)
     at = templates = foreign = 0
-    while tag := noticed.match(text, unnoticed.match(text, at).end()):  # type: ignore[union-attr]  # the scan matches nothing, too
-        name, at = tag[1].lower(), tag.end()
-        if name == "![cdata[":
-            at = text.find("]]>" if foreign else ">", at)
+    while found := (in_svg if foreign else in_html).match(page, at, last):
+        behind = found.end()
+        start, at = page.rfind(b"<", at, behind), behind - 1
+        name = page[start + 1 : at].lower()
+        if name == b"!":
+            is_cdata = foreign and page.startswith(b"[CDATA[", at)
+            at = page.find(b"]]>" if is_cdata else b">", at)
             if at < 0:
                 break
             continue
-        if not (rest := _REST.match(text, at)):
+        if name == b"!-":
+            if not (end := _end_of_script(page, start)):
+                break
+            at = end.start()
+            continue
+        if not (rest := _REST.match(page, at)):
             # The page ends inside the tag.
             break
-        closed = "/" in rest[rest.lastindex or 1]
-        if name == "img" or (name == "image" and not foreign):
+        closed = b"/" in rest[rest.lastindex or 1]
+        if name == b"img" or (name == b"image" and not foreign):
             # In SVG an image is another element; an img ends the SVG.
             foreign = 0
             if not templates:
-                images.append(_image(_attributes(text, at, rest.end(), wanted), take))
-        elif name == "base":
+                images.append(_image(_attributes(page, at, rest.end(), wanted), take))
+        elif name == b"base":
             if base is None and not templates:
-                base = _attributes(text, at, rest.end(), ("href",)).get("href")
-        elif name == "template":
+                base = _attributes(page, at, rest.end(), _BASE).get("href")
+        elif name == b"template":
             templates += 1
-        elif name == "/template":
+        elif name == b"/template":
             templates = max(0, templates - 1)
-        elif name == "svg":
+        elif name == b"svg":
             foreign += not closed
-        elif name == "/svg":
+        elif name == b"/svg":
             foreign = max(0, foreign - 1)
-        elif name == "plaintext":
+        elif name == b"plaintext":
             break
-        elif name in _RAW:
+        elif name in _RAW_END:
             if not (foreign and closed):
-                end = _end_of_script(text, rest.end()) if name == "script" else _RAW[name].search(text, rest.end())
+                end = _end_of_script(page, rest.end()) if name == b"script" else _RAW_END[name].search(page, rest.end())
                 if not end:
                     break
                 at = end.start()
                 continue
         elif figures and not templates:
-            figures.see(name, tag.start(), rest.end())
+            figures.see(name, start, rest.end())
         at = rest.end()
     if figures:
         figures.end()
-    return base, images
+    return base if images else None, images
+
+
+def _end_of_last_image(page: bytes) -> int:
+    """Where the name of the last tag of an image or a base ends that there may be, or 0: looked for from behind, further each time."""
+    end, size = len(page), 1 << 14
+    while end > 0:
+        start = max(0, end - size)
+        found = [tag.end() for tag in _IMAGE_OR_BASE.finditer(page, start, min(len(page), end + _LONGEST))]
+        if found:
+            return found[-1]
+        end, size = start, 2 * size
+    return 0
+
+
+#: Names of attributes as pages have them, and as we do.
+_BASE = {b"href": "href"}
 
 
 @cache
-def _attributes_of(take: Extraction) -> frozenset[str]:
-    return frozenset({"src", "width", "height", *take.texts, *((*LAZY_ADDRESSES, *LAZY_SETS) if take.lazy else ())})
+def _attributes_of(take: Extraction) -> Mapping[bytes, str]:
+    names = ("src", "width", "height", *take.texts, *((*LAZY_ADDRESSES, *LAZY_SETS) if take.lazy else ()))
+    return {name.encode(): name for name in names}
 
 
 def _image(attributes: dict[str, str], take: Extraction) -> Image:
@@ -167,24 +150,24 @@ def _image(attributes: dict[str, str], take: Extraction) -> Image:
 class _Figures:
     """Gives the images of a ``figure`` the text of its ``figcaption``."""
 
-    def __init__(self, text: str, images: list[Image], place: int) -> None:
-        self._text, self._images, self._place = text, images, place
+    def __init__(self, page: bytes, images: list[Image], place: int) -> None:
+        self._page, self._images, self._place = page, images, place
         self._first = len(images)
         self._caption: str | None = None
         self._open = False
         self._caption_at = -1
 
-    def see(self, name: str, start: int, end: int) -> None:
+    def see(self, name: bytes, start: int, end: int) -> None:
         """A tag of a figure that stands from ``start`` to ``end``."""
-        if name == "figcaption":
+        if name == b"figcaption":
             self._caption_at = end
-        elif name == "/figcaption":
+        elif name == b"/figcaption":
             if self._open and self._caption is None and self._caption_at >= 0:
-                self._caption = _text_of(self._text[self._caption_at : start])
+                self._caption = _text_of(self._page[self._caption_at : start])
             self._caption_at = -1
         else:
             self.end()
-            self._open = name == "figure"
+            self._open = name == b"figure"
 
     def end(self) -> None:
         """The figure that is open ends here."""
@@ -196,23 +179,25 @@ class _Figures:
         self._first, self._caption, self._open = len(self._images), None, False
 
 
-def _text_of(markup: str) -> str:
+def _text_of(markup: bytes) -> str:
     """The words of some markup: tags that break a line are spaces, others and code nothing."""
-    return " ".join(unescape(_MARKUP.sub(lambda tag: " " if tag[1] else "", _CODE.sub("", markup))).split())
+    text = MARKUP.sub(lambda tag: b" " if tag[1] else b"", _CODE.sub(b"", markup))
+    return " ".join(unescape(text.decode("utf-8", "replace")).split())
 
 
-def _attributes(text: str, start: int, end: int, wanted: Collection[str]) -> dict[str, str]:
+def _attributes(page: bytes, start: int, end: int, wanted: Mapping[bytes, str]) -> dict[str, str]:
     """The attributes of a tag that stand between two places and are wanted; the first of a name counts."""
     attributes: dict[str, str] = {}
-    for name, *values in _NAME_AND_VALUE.findall(text, start, end):
-        if (name := name.lower()) in wanted and name not in attributes:
-            attributes[name] = _decoded("".join(values))
+    for name, double, single, bare in _NAME_AND_VALUE.findall(page, start, end):
+        if (known := wanted.get(name.lower())) and known not in attributes:
+            attributes[known] = _decoded(double or single or bare)
     return attributes
 
 
-def _decoded(value: str) -> str:
+def _decoded(written: bytes) -> str:
     """An attribute's value, its character references decoded."""
-    if len(value) > MAX_VALUE:
+    value = written.decode("utf-8", "replace")
+    if len(written) > MAX_VALUE:
         return value
     if "\r" in value:
         value = value.replace("\r\n", "\n").replace("\r", "\n")
@@ -235,20 +220,20 @@ def _referenced(reference: re.Match[str]) -> str:
     return _CONTROLS.get(code) or chr(code)
 
 
-def _end_of_script(text: str, start: int) -> re.Match[str] | None:
+def _end_of_script(page: bytes, start: int) -> re.Match[bytes] | None:
     """The end tag of a script; one within ``<!-- <script> … -->`` is none."""
-    end = _RAW["script"].search(text, start)
-    if not end or text.find("<!--", start, end.start()) < 0:
+    end = _RAW_END[b"script"].search(page, start)
+    if not end or page.find(b"<!--", start, end.start()) < 0:
         return end
     escaped = doubly = False
     at = start
-    while found := _IN_SCRIPT.search(text, at):
+    while found := _IN_SCRIPT.search(page, at):
         at = found.end()
-        if found[0] == "<!--":
+        if found[0] == b"<!--":
             # The dashes may be those of "-->" too.
             at -= 2
             escaped = True
-        elif found[0] == "-->":
+        elif found[0] == b"-->":
             escaped = doubly = False
         elif not found[1]:
             doubly = escaped

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancing.encoding import codec_of_label, decode_html
+from balancing.encoding import codec_of_label, utf8_of_html
 
 
 @pytest.mark.parametrize(
@@ -65,5 +65,5 @@ TEXT = "<p>Grüße €"
         (b"a\xffb", "text/html; charset=utf-8", "a\ufffdb"),
     ],
 )
-def test_decode_html(page: bytes, content_type: str, text: str) -> None:
-    assert decode_html(page, content_type) == text
+def test_utf8_of_html(page: bytes, content_type: str, text: str) -> None:
+    assert utf8_of_html(page, content_type).decode("utf-8", "replace") == text

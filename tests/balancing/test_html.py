@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
+import re2
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from balancing.extraction import PUBLISHED_TEXTS, TEXTS, Extraction, Image, largest_of_srcset
-from balancing.html import MAX_VALUE, images_of_html
+from balancing.extraction import PUBLISHED, PUBLISHED_TEXTS, TEXTS, Extraction, Image, largest_of_srcset
+from balancing.html import MAX_VALUE
+from balancing.html import images_of_html as images_of_bytes
+from balancing.tags import MARKUP, tag_scanner
+
+
+def images_of_html(page: str, take: Extraction = PUBLISHED) -> tuple[str | None, list[Image]]:
+    return images_of_bytes(page.encode(), take)
 
 
 def images_of_tree(page: str) -> tuple[str | None, list[Image]]:
@@ -127,17 +135,32 @@ def test_any_page_gives_what_a_tree_gives(page: str) -> None:
         "<style></style",
         "&a",
         "<svg><![CDATA[",
+        "<textarea><!--</textarea>",
+        "<figure><figcaption>",
     ],
 )
 def test_hostile_pages_take_linear_time(piece: str) -> None:
     """Each would take minutes if anything were read twice."""
     page = "<img alt=a>" + piece * (2_000_000 // len(piece))
     assert alts(page)[0] == "a"
+    assert images_of_html(f"<figure><figcaption>{page}</figcaption>{page}", FIGURES)[1][0].texts[1] == "a"
     assert alts(f"<img alt='{page.replace(chr(39), '')}'>")[0] is not None
 
 
 def test_values_longer_than_any_text_stay_as_they_are() -> None:
     assert alts(f"<img alt='&amp;{'a' * MAX_VALUE}'>") == [f"&amp;{'a' * MAX_VALUE}"]
+
+
+def test_tags_are_found_by_an_automaton() -> None:
+    """The library would hand a pattern that it cannot run to the standard one, which takes exponential time for these."""
+    for figures, foreign in itertools.product((False, True), repeat=2):
+        assert isinstance(tag_scanner(figures=figures, foreign=foreign), re2.Pattern)
+    assert isinstance(MARKUP, re2.Pattern)
+
+
+def test_bytes_that_are_no_text_stand_for_themselves() -> None:
+    page = b"\xff<p title='\xe2\x82'><img src=\xe2.jpg alt='\xe2\x82\xac\xe2\x82' title='\xf0\x9f'>\xc3<img alt=b>"
+    assert images_of_bytes(page)[1] == [Image("\ufffd.jpg", ("€\ufffd", "\ufffd", None)), Image(None, ("b", None, None))]
 
 
 def test_images_shown_in_a_pixel_are_told() -> None:

@@ -21,7 +21,7 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
 
 from balancing.crawl import read_crawl
-from balancing.encoding import decode_html
+from balancing.encoding import utf8_of_html
 from balancing.extraction import PUBLISHED, Extraction
 from metadata.tally import Tally
 
@@ -91,7 +91,7 @@ def pages_of(path: Path) -> Iterator[tuple[str, str]]:
                 headers = record.http_headers if record.rec_type == "response" else None
                 content_type = headers.get_header("content-type", "") if headers else ""
                 if headers and headers.get_statuscode().startswith("2") and "html" in content_type:
-                    html = decode_html(record.content_stream().read(), content_type)
+                    html = utf8_of_html(record.content_stream().read(), content_type).decode("utf-8", "replace")
                     yield record.rec_headers.get_header("WARC-Target-URI").strip("<>"), html
         except ArchiveLoadFailed:
             return
