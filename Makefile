@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-flink test-slurm chaos lint bench bench-gpu toy clean
+.PHONY: demo test test-slow test-flink test-slurm chaos fuzz soak lint bench bench-flink bench-gpu toy clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -34,8 +34,14 @@ test-flink: $(READY)  ## every job and one death per job on a real Flink cluster
 test-slurm: $(READY)  ## training through time limit, preemption and loss of a node on a real Slurm (root; slurm-wlm, munge)
 	WORLDCLIP_TEST_SLURM=1 $(BIN)/python -m pytest tests/engines/test_slurm.py
 
-chaos: $(READY)  ## ten random deaths on Flink: build/chaos.json
+chaos: $(READY)  ## ten random deaths of each of four jobs on Flink: build/chaos.json
 	$(BIN)/python -m tests.engines.chaos --seed 1 --times 10
+
+fuzz: $(READY)  ## property tests with new examples, ten times as many
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -m hypothesis --numprocesses $(PROCESSES) --dist loadfile
+
+soak: $(READY)  ## the chain again and again for half an hour, its commands killed at random moments: build/soak.json
+	$(BIN)/python -m tests.e2e.soak --seed 1 --minutes 30
 
 lint: $(READY)  ## style, types and import rules
 	$(BIN)/ruff check .
@@ -45,6 +51,9 @@ lint: $(READY)  ## style, types and import rules
 
 bench: $(READY)  ## speed and memory, with a baseline in the same run: build/bench.json
 	$(BIN)/python -m tests.benchmarks
+
+bench-flink: $(READY)  ## match with one TaskManager of Flink and with two: build/bench-flink.json (Java 17 JDK, Maven)
+	$(BIN)/python -m tests.benchmarks.flink
 
 bench-gpu: $(READY)  ## the trainer against open_clip's own script, on a GPU: build/bench-gpu.json
 	$(BIN)/python -m tests.benchmarks.gpu

@@ -2,7 +2,7 @@
 
 It is the tokenizer of https://html.spec.whatwg.org/multipage/parsing.html#tokenization without what it makes of names and values. An
 automaton knows no lookahead and no "first try this": so every part is written such that one reading alone is possible, and where a part
-may not be something, that is spelled out (``_names_except``, ``_SCRIPT``).
+may not be something, that is spelled out (``_names_except``, ``_text_without``).
 
 Pages are bytes, of UTF-8 or of another encoding that has ASCII's characters in ASCII's places, and only there.
 """

@@ -18,6 +18,7 @@ from string import Template
 from typing import Any
 
 from metadata.languages import OTHER, all_languages
+from pipelines.balance import KEEP_SIBLINGS
 
 #: Languages of the bar chart; the table has all of them.
 BARS = 40
@@ -171,6 +172,10 @@ def _counter(figures: Figures, stage: str, name: str) -> int | None:
     return None if counters is None else int(counters[name])
 
 
+def _drawn_by_trainer(figures: Figures) -> bool:
+    return bool((figures.stage("curated").parameters or {}).get(KEEP_SIBLINGS))
+
+
 def lead(figures: Figures) -> str:
     """The set in one sentence, as far as it is there."""
     read, matched = _counter(figures, "matched", "read"), _counter(figures, "matched", "emitted")
@@ -181,7 +186,8 @@ def lead(figures: Figures) -> str:
     if unique is not None:
         said.append(f"{unique:,} of these were unique")
     if kept is not None:
-        said.append(f"{kept:,} were kept in the balanced set: {share(kept, read)} of what was read, {share(kept, unique)} of the unique")
+        where = "for a trainer that draws from them anew in each epoch" if _drawn_by_trainer(figures) else "in the balanced set"
+        said.append(f"{kept:,} were kept {where}: {share(kept, read)} of what was read, {share(kept, unique)} of the unique")
     joined = said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
     return f'<p class="lead">Of {plural(read, "candidate pair", "candidate pairs")} that were read, {joined}.</p>'
 
@@ -200,7 +206,7 @@ def headline(figures: Figures) -> str:
         ("pairs read", read, ""),
         ("matched", matched, f"{share(matched, read)} of read" if matched is not None else ""),
         ("unique", unique, f"{share(unique, matched)} of matched" if unique is not None else ""),
-        ("kept", kept, f"{share(kept, unique)} of unique" if kept is not None else ""),
+        ("to draw from" if _drawn_by_trainer(figures) else "kept", kept, f"{share(kept, unique)} of unique" if kept is not None else ""),
         ("entries", figures.stage("entries").rows, f"in {plural(lists, 'list', 'lists')}" if lists else ""),
         ("languages", sum(bool(n) for n in rows) if rows else None, f"of {lists:,} with a list" if lists else ""),
         ("images", images, f"{share(images, wanted)} of {wanted:,} wanted" if images is not None else ""),

@@ -14,9 +14,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.world.chain import Chain
 
-# The same examples in every run: whether a change passes must not depend on luck. HYPOTHESIS_PROFILE=search looks for new ones.
+# The same examples in every run: whether a change passes must not depend on luck. HYPOTHESIS_PROFILE=search (make fuzz) looks for new ones.
 settings.register_profile("suite", derandomize=True, deadline=None)
-settings.register_profile("search", deadline=None)
+settings.register_profile("search", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -1,8 +1,8 @@
 """Random deaths on a Flink cluster: ``python -m tests.engines.chaos --seed 1 --times 10``.
 
-Every time a random job runs and a random process is killed at a random moment; the job must end with the bytes of an undisturbed run, by
-itself or after the same command, and no part that was done may be done again. The same seed makes the same choices; what a moment meets
-depends on the machine.
+Each job runs so many times, and each time a random process is killed at a random moment; the job must end with the bytes of an
+undisturbed run, by itself or after the same command, and no part that was done may be done again. The same seed makes the same choices;
+what a moment meets depends on the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LATEST_S = 8.0
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.engines.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--times", type=int, default=10, help="deaths of each job (default 10)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/chaos.json"))
     arguments = parser.parse_args()
     choose, stories = random.Random(arguments.seed), []  # noqa: S311  no secret
@@ -44,8 +44,8 @@ def main() -> int:
         cluster = Cluster(root=root / "flink")
         try:
             cluster.start()
-            for n in range(arguments.times):
-                job, fault, moment = choose.choice(JOBS), choose.choice(sorted(FAULTS)), choose.uniform(1, LATEST_S)
+            for n, job in enumerate(JOBS * arguments.times):
+                fault, moment = choose.choice(sorted(FAULTS)), choose.uniform(1, LATEST_S)
                 begun = time.monotonic()
                 story = run_with_fault(
                     crowd,

@@ -332,6 +332,16 @@ def test_a_stage_that_is_not_finished_is_not_read(work: Path, tmp_path: Path) ->
     assert all(x.kept is None for x in figures.languages)
 
 
+def test_a_set_that_the_trainer_draws_from_is_not_called_balanced(work: Path, tmp_path: Path) -> None:
+    part, w = tmp_path / "W", str(work)
+    shutil.copytree(work, part, ignore=shutil.ignore_patterns("curated", "report.html"))
+    pairs = ["--matched", f"{w}/matched", "--siblings", f"{w}/siblings", "--thresholds", f"{w}/thresholds.json", "--seed", "1"]
+    run_job("balance", [*pairs, "--keep-siblings", "--output", f"{part}/curated"])
+    page, kept = Page(report(part)), open_stage(f"{part}/curated", "balance").counters["emitted"]
+    assert f" and {kept} were kept for a trainer that draws from them anew in each epoch: " in page.texts["lead"][0]
+    assert dict(zip(page.texts["dt"][:7], page.texts["dd"][:7], strict=True))["to draw from"] == str(kept)
+
+
 def test_a_stage_of_other_entries_is_named_and_not_read(work: Path, tmp_path: Path) -> None:
     part = tmp_path / "W"
     part.mkdir()
