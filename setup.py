@@ -24,7 +24,7 @@ CURATION = [
     "fsspec>=2026.9",
     "gcsfs>=2026.9",
     "aiohttp>=3.12,<4",
-    # RE2, for the tags of web pages: linear on hostile ones. Its module has the name of google-re2's, whose calls cost more. Never install both.
+    # RE2, for the tags of web pages: linear on hostile ones. google-re2, whose calls cost more, has a module of the same name: never both.
     "pyre2>=0.3.14,<0.4",
     "pillow==12.3.0",  # decodes and encodes the images
     "imagehash==4.3.2",  # difference hashes, by which near copies are found: an upgrade may change them

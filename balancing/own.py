@@ -90,8 +90,17 @@ def _present(parquet: pq.ParquetFile, columns: OwnColumns) -> dict[str, str]:
     return {ours: theirs for ours, theirs in names.items() if theirs in parquet.schema_arrow.names}
 
 
-def row_groups_of(file: BinaryIO, columns: OwnColumns = OWN_COLUMNS) -> list[tuple[int, int]]:
-    """(rows, bytes uncompressed) of each row group, so that a big file becomes several units.
+@dataclass(frozen=True, kw_only=True)
+class ParquetLayout:
+    """``groups``: (rows, bytes uncompressed) of each row group, so that a big file becomes several units; ``carried``: the types of the
+    columns that are carried, so that small files which are alike become one."""
+
+    groups: tuple[tuple[int, int], ...]
+    carried: tuple[pa.DataType, ...]
+
+
+def layout_of(file: BinaryIO, columns: OwnColumns = OWN_COLUMNS) -> ParquetLayout:
+    """What the footer of a Parquet file says.
 
     Raises:
         ValueError: no Parquet, or a column is missing or holds no text; says which.
@@ -112,7 +121,10 @@ def row_groups_of(file: BinaryIO, columns: OwnColumns = OWN_COLUMNS) -> list[tup
         except pa.ArrowNotImplementedError:
             raise ValueError(f"column {name} holds no text but {kind}") from None
     groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    return [(group.num_rows, group.total_byte_size) for group in groups]
+    return ParquetLayout(
+        groups=tuple((group.num_rows, group.total_byte_size) for group in groups),
+        carried=tuple(parquet.schema_arrow.field(name).type for name in columns.carry),
+    )
 
 
 def is_damage(error: Exception) -> bool:
@@ -120,14 +132,17 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, pa.ArrowInvalid) or (type(error) is OSError and error.errno is None)
 
 
-def _until_damage(batches: Iterator[pa.RecordBatch], *, tally: Tally) -> Iterator[pa.RecordBatch]:
-    """The batches before the first that cannot be decoded."""
+def _until_damage(batches: Iterator[pa.RecordBatch], *, tally: Tally) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(rows before it, batch) of the batches before the first that cannot be decoded."""
+    rows = 0
     try:
-        yield from batches
+        for batch in batches:
+            yield rows, batch
+            rows += len(batch)
     except (pa.ArrowInvalid, OSError) as error:
         if not is_damage(error):
             raise
-        tally.damaged("damaged_parquet", place=tally.read, detail=str(error))
+        tally.damaged("damaged_parquet", place=rows, detail=str(error))
 
 
 def _decode(batch: pa.Table, names: Sequence[str], *, place: int, tally: Tally) -> pa.Table:
@@ -159,10 +174,10 @@ def read_own_pairs(file: BinaryIO, row_groups: Sequence[int], *, tally: Tally, c
     present = _present(parquet, columns)
     names = [*present.values(), *columns.carry]
     batches = parquet.iter_batches(BATCH_ROWS, row_groups=list(row_groups), columns=names)
-    for batch in _until_damage(batches, tally=tally):
+    for place, batch in _until_damage(batches, tally=tally):
         # Renamed by position: the text of one file may be called what the id of another is.
         ours = pa.table([batch.column(name) for name in names], names=[*present, *columns.carry])
         strings = [name for name in columns.carry if pa.types.is_string(ours.schema.field(name).type)]
-        table = _decode(ours, [*present, *strings], place=tally.read, tally=tally)
+        table = _decode(ours, [*present, *strings], place=place, tally=tally)
         tally.read += len(batch)
         yield pairs_of_columns(table, tally=tally)

@@ -15,7 +15,7 @@ from metadata.text import rule_set
 from pipelines import storage
 from pipelines.cache import file_number, local_copy
 from pipelines.errors import JobError
-from pipelines.stage import read_part
+from pipelines.part import read_part
 
 #: Keys of the schema metadata of ``entries/<lang>.parquet``: identity of the list, rule set, and how many entries can never match under it.
 CHECKSUM, RULES, NEVER = b"entries_checksum", b"rules", b"never_matching"

@@ -20,8 +20,9 @@ from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.left_out import LEFT_OUT, left_out_at
 from pipelines.options import JobConfig, option
+from pipelines.part import read_part
 from pipelines.pool import check_counts, check_siblings, open_pool, read_with_siblings
-from pipelines.stage import Stage, Unit, open_stage, read_part
+from pipelines.stage import Stage, Unit, open_stage
 from pipelines.thresholds import read_thresholds
 
 ABOUT = """Draw the balanced set.

@@ -18,6 +18,7 @@ from balancing.fingerprint import SET_FINGERPRINT, fingerprint_of, pair_digests,
 from balancing.summary import Recount, rows_per_language
 from metadata.entries import entries_checksum
 from pipelines import storage
+from pipelines.balance import KEEP_SIBLINGS
 from pipelines.chain import OUTPUTS
 from pipelines.datacard import (
     FORMAT_VERSION,
@@ -34,12 +35,13 @@ from pipelines.datacard import (
 )
 from pipelines.errors import JobError
 from pipelines.options import option
-from pipelines.origins import inputs_of
+from pipelines.origins import inputs_of, packs_of
 from pipelines.page import plural
+from pipelines.part import read_footer, read_part
 from pipelines.pool import MatchedPool, check_siblings, open_pool
 from pipelines.progress import size_text
 from pipelines.spill import Spill
-from pipelines.stage import MANIFEST, STAGE_FILE, FinishedStage, digest, open_stage, read_footer, read_part
+from pipelines.stage import MANIFEST, STAGE_FILE, FinishedStage, digest, open_stage
 from pipelines.thresholds import read_thresholds
 from pipelines.verify import checksums_of
 
@@ -196,6 +198,7 @@ def record_of(stage: FinishedStage, name: str, *, given: bool = False) -> StageR
         rows=stage.rows,
         parts={part["name"]: part["data_sha256"] for part in stage.parts},
         inputs=inputs,
+        packs=() if given else packs_of(stage),
         given=given,
     )
 
@@ -340,10 +343,12 @@ def lines_of(card: Card) -> list[str]:
     size = size_text(sum(x.size or 0 for x in inputs))
     given = [f"the stage {record.name}" for record in card.stages if record.given]
     kept = sum(x.kept > 0 for x in card.languages.values())
+    drawn = any(record.parameters.get(KEEP_SIBLINGS) for record in card.stages)
     sources = ", ".join([f"{plural(len(inputs), 'input', 'inputs')} ({size})", *given])
     return [
         f"{plural(card.set.pairs, 'pair', 'pairs')} in {plural(kept, 'language', 'languages')}, "
-        f"{plural(len(card.set.parts), 'part', 'parts')}; fingerprint {card.set.fingerprint}",
+        f"{plural(len(card.set.parts), 'part', 'parts')}; fingerprint {card.set.fingerprint}"
+        + (", for a trainer that draws from all texts of an image" if drawn else ""),
         f"made from {sources}, in {len(card.stages)} stages",
     ]
 

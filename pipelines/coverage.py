@@ -17,7 +17,8 @@ from pipelines.entries import list_of
 from pipelines.errors import JobError
 from pipelines.match import identify
 from pipelines.options import byte_size, option, positive
-from pipelines.stage import FinishedStage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FinishedStage, open_stage
 
 ABOUT = """Hold captions against the lists of entries: how many match, how many entries each, and what the lists lack.
 

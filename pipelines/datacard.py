@@ -20,7 +20,7 @@ from pipelines.stage import digest
 
 KIND: Final = "worldclip datacard"
 #: Grows when a reader of the former format would misread a card. A newer card is refused.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: No card is longer: a crawl of 100,000 files has one of 70 MB.
 _CARD_BYTES = 1 << 30
 
@@ -67,8 +67,8 @@ class Input:
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
     """A stage as its manifest has it. ``name``: its directory in the work directory of a rebuild. ``parts``: SHA-256 of each part up to its
-    footer, which says what the rest of this record says. ``given``: what it was made from was not at hand any more, so that a rebuild
-    starts from the stage itself."""
+    footer, which says what the rest of this record says. ``packs``: the names of the inputs that were read together for one part, of every
+    part of several. ``given``: what it was made from was not at hand any more, so that a rebuild starts from the stage itself."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^(ngrams|titles|wordnet|entries|matched(-[0-9]+)?|siblings|counts|curated)$")]
     job: Literal["ngrams", "titles", "wordnet", "entries", "match", "dedup", "count", "balance"]
@@ -81,6 +81,7 @@ class StageRecord:
     rows: Count
     parts: dict[str, Sha256]
     inputs: tuple[Input, ...] = ()
+    packs: tuple[tuple[str, ...], ...] = ()
     given: bool = False
 
 

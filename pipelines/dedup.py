@@ -20,8 +20,9 @@ from balancing.siblings import RECORD, range_of, siblings_table, verdicts_by_par
 from metadata.tally import Tally
 from pipelines.graph import Begin, FinishStage, ProcessUnits, is_embedded, run
 from pipelines.options import JobConfig, option, positive
+from pipelines.part import read_part
 from pipelines.pool import open_pool
-from pipelines.stage import Stage, Unit, read_part
+from pipelines.stage import Stage, Unit
 
 ABOUT = """De-duplicate the matched pairs across the whole pool.
 

@@ -20,7 +20,8 @@ from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.options import option, positive
 from pipelines.overlap import compare_sets
-from pipelines.stage import Limits, Stage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import Limits, Stage, open_stage
 
 ABOUT = """Compare two sets of entries, or two curated sets: what came and what went, per language.
 

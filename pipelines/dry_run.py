@@ -57,7 +57,7 @@ def lines_of(config: Any, stage: Stage, units: Sequence[Unit], changed: Sequence
 
 def _files(units: Sequence[Unit]) -> str:
     """How many files units are of, how large they are where that is known, and the first of them."""
-    sizes = {unit.path: unit.size for unit in units}
+    sizes = {file.path: file.size for unit in units for file in unit.inputs}
     size = f", {size_text(sum(sizes.values()))}" if any(sizes.values()) else ""
     return f"{plural(len(sizes), 'file', 'files')}{size}, the first {units[0].url or units[0].path}" if units else "none"
 

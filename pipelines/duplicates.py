@@ -15,7 +15,8 @@ from metadata.tally import Tally
 from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.options import LimitsConfig, option
-from pipelines.stage import FinishedStage, Stage, Unit, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FinishedStage, Stage, Unit, open_stage
 
 ABOUT = f"""List the images of a set that are copies of others.
 

@@ -40,7 +40,8 @@ from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.ngrams import BIGRAMS, UNIGRAMS
 from pipelines.options import JobConfig, option
-from pipelines.stage import FinishedStage, Stage, Unit, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FinishedStage, Stage, Unit, open_stage
 from pipelines.wordnet import TABLE
 
 ABOUT = """Make the lists of entries, one per language, and their automata.

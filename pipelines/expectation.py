@@ -14,8 +14,9 @@ from balancing.left_out import LeftOut
 from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.left_out import left_out_at
+from pipelines.part import read_part
 from pipelines.pool import MatchedPool, read_with_siblings
-from pipelines.stage import FinishedStage, Unit, open_stage, read_part
+from pipelines.stage import FinishedStage, Unit, open_stage
 
 #: Matched pairs of the sample in which a search finds out where to look: a tenth of a percent or so of noise.
 SAMPLE_PAIRS = 2_000_000

@@ -21,7 +21,8 @@ from pipelines.errors import JobError
 from pipelines.match import identifier, identify
 from pipelines.options import option
 from pipelines.page import language_name
-from pipelines.stage import SUCCESS, FinishedStage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import SUCCESS, FinishedStage, open_stage
 from pipelines.thresholds import read_thresholds
 
 ABOUT = """Say what becomes of a text, and why: its language and the score, the text as the matcher reads it, the entries found in it,

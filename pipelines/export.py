@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -27,6 +28,7 @@ from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.images import label_set
 from pipelines.left_out import left_out_at, parameters_of, read_lists, write_lists
 from pipelines.options import JobConfig, option
+from pipelines.shards import SIZES, listed, tar_name
 from pipelines.stage import Stage, Unit, open_stage
 
 ABOUT = """Write webdataset shards, for open_clip's own trainer and others that read them.
@@ -49,19 +51,6 @@ _COLUMNS = ("image_id", "url", "jpeg", "width", "height", "sha256", "labels", "t
 #: By the first bytes of an image; all others are JPEG.
 _EXTENSIONS = {b"\x89PNG": "png", b"RIFF": "webp"}
 
-#: ``part-*.parquet``: a row per sample of the tar, in its order.
-EXPORT_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("url", pa.string()),
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("lang", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-    ]
-)
 _ABOUT_IMAGE = ("image_id", "url", "width", "height", "sha256")
 
 
@@ -140,15 +129,19 @@ def members_of(sample: dict[str, Any], image: bytes) -> Iterator[tuple[str, byte
     yield "json", json.dumps(sample, ensure_ascii=False, sort_keys=True).encode()
 
 
-def tar_name(unit: Unit) -> str:
-    return f"{unit.index:05}.tar"
-
-
 def export_unit(unit: Unit, *, stage: Stage, choice: Choice) -> None:
     """Write the shard of a part of images, and then the part that lists what is in it: once that is there, the unit is done."""
-    tally, samples = Tally(), list[dict[str, Any]]()
-    left_out = left_out_at(stage.url, stage.parameters)
-    with storage.writing(stage.at(tar_name(unit))) as path, tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    tally = Tally()
+    with storage.writing(stage.at(tar_name(unit))) as path:
+        samples = write_tar(path, unit, left_out_at(stage.url, stage.parameters), choice, tally=tally)
+        table = listed(samples, path)
+    stage.write_part(unit, table, tally)
+
+
+def write_tar(path: Path, unit: Unit, left_out: LeftOut, choice: Choice, *, tally: Tally) -> list[dict[str, Any]]:
+    """Write the samples of a part of images, and give what they are: rows of EXPORT_SCHEMA."""
+    samples: list[dict[str, Any]] = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for images in read_images(unit.url):
             about = images.select(_ABOUT_IMAGE).to_pylist()
             for row, text in choice.texts_of(images, left_out, tally=tally):
@@ -159,14 +152,14 @@ def export_unit(unit: Unit, *, stage: Stage, choice: Choice) -> None:
                     member = tarfile.TarInfo(f"{sample['key']}.{extension}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
-    stage.write_part(unit, pa.Table.from_pylist(samples, schema=EXPORT_SCHEMA), tally)
+    return samples
 
 
 def write_sizes(_: Any, stage: Stage) -> None:
     """sizes.json: the samples of each shard, as open_clip looks for them."""
     units = stage.units()
     sizes = {tar_name(unit): footer.rows for unit, footer in zip(units, stage.footers(units), strict=True) if footer}
-    storage.write_json(stage.at("sizes.json"), sizes)
+    storage.write_json(stage.at(SIZES), sizes)
 
 
 def build(pipeline: beam.Pipeline, stage: Stage, choice: Choice) -> None:

@@ -24,7 +24,8 @@ from pipelines.fetch import FetchConfig, Fetched, fetch_all
 from pipelines.graph import Begin, FinishStage, run
 from pipelines.image_part import ImageRules, write_images
 from pipelines.options import JobConfig, byte_size, option, positive
-from pipelines.stage import Stage, Unit, digest, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import Stage, Unit, digest, open_stage
 from pipelines.take import assign_to_sources, places_of_unit, source_units, write_taken
 
 ABOUT = """Fetch the images of the curated set.

@@ -23,7 +23,7 @@ from pipelines.automata import automata, budget_line
 from pipelines.cache import local_copy
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
-from pipelines.inputs import InputConfig, input_units, open_pairs
+from pipelines.inputs import InputConfig, begun_without_packs, input_units, open_pairs
 from pipelines.options import byte_size, option
 from pipelines.stage import Stage, Unit, open_stage, unit_name
 
@@ -31,7 +31,7 @@ ABOUT = """Match image-text pairs against the entries of their language.
 
 Reads WARC and WAT files (told apart by content), or pairs of your own: Parquet, JSON lines or webdataset shards (--format), with columns
 url, text and optionally image_id. Identifies the language of every distinct text, finds the entries in it, and writes the pairs that match
-at least one, a part per unit of input."""
+at least one: a part per file, several of a large file of your own, one of many small ones (--sample-inputs draws them together)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +100,11 @@ def match_unit(unit: Unit, *, stage: Stage, config: MatchConfig) -> None:
             languages=stage.parameters["languages"],
             tally=matching,
         )
-        stage.write_part(unit, table, chain(pairs.books(), matching), input_sha256=pairs.sha256())
+        stage.write_part(unit, table, chain(pairs.books(), matching), input_sha256=pairs.sha256, files=pairs.files)
 
 
-def plan(config: MatchConfig) -> tuple[Stage, list[Unit]]:
-    """The stage to make and its units.
+def plan(config: MatchConfig, packs: Sequence[Sequence[str]] | None = None) -> tuple[Stage, list[Unit]]:
+    """The stage to make and its units. ``packs``: those of the inputs, where they are known from elsewhere.
 
     Raises:
         JobError: the entries are not finished, an input is missing, the model cannot be used.
@@ -128,7 +128,9 @@ def plan(config: MatchConfig) -> tuple[Stage, list[Unit]]:
         upstream={"entries": entries.id},
         limits=config.limits,
     )
-    return stage, input_units(config)
+    if packs is None and begun_without_packs(stage, config):
+        packs = ()
+    return stage, input_units(config, packs)
 
 
 def build(pipeline: beam.Pipeline, stage: Stage, config: MatchConfig) -> None:
@@ -140,8 +142,8 @@ def build(pipeline: beam.Pipeline, stage: Stage, config: MatchConfig) -> None:
     )
 
 
-def main(config: MatchConfig, beam_args: Sequence[str]) -> None:
-    stage, units = plan(config)
+def main(config: MatchConfig, beam_args: Sequence[str], *, packs: Sequence[Sequence[str]] | None = None) -> None:
+    stage, units = plan(config, packs)
     if stage.begin(units):
         print(f"match: {budget_line(config.automata_memory, config.workers)}", file=sys.stderr)
         run(partial(build, stage=stage, config=config), [stage], beam_args=beam_args, workers=config.workers)

@@ -44,7 +44,8 @@ from pipelines.books import damaged_files, first_few
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.options import JobConfig, option, positive
-from pipelines.stage import ROW_GROUP_ROWS, Stage, Unit, digest, read_part, unit_name, units_of_files
+from pipelines.part import ROW_GROUP_ROWS, read_part
+from pipelines.stage import Stage, Unit, digest, unit_name, units_of_files
 
 ABOUT = """Count the unigrams and bigrams of Wikipedia dumps.
 

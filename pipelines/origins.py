@@ -40,6 +40,13 @@ def inputs_of(stage: FinishedStage) -> tuple[Input, ...]:
     return ()
 
 
+def packs_of(stage: FinishedStage) -> tuple[tuple[str, ...], ...]:
+    """The names of the files that were read together for one part, of every part of several, in the order of the first names."""
+    if stage.manifest["stage"] != "match":
+        return ()
+    return tuple(sorted(tuple(file.path for file in unit.members) for unit, _ in _units_and_parts(stage) if unit.members))
+
+
 def _by_checksum(kind: Any, checksums: Mapping[str, str]) -> list[Input]:
     return [Input(kind=kind, name=name, sha256=checksums[name]) for name in sorted(checksums)]
 
@@ -73,7 +80,9 @@ def _files_of(stage: FinishedStage) -> tuple[Input, ...]:
     """The files that a stage read, one or several parts of each."""
     files: dict[str, list[tuple[Unit, str]]] = {}
     for unit, part in _units_and_parts(stage):
-        files.setdefault(unit.path, []).append((unit, part["input_sha256"]))
+        checksums = part["input_sha256"].split() or [""] * len(unit.inputs)
+        for file, checksum in zip(unit.inputs, checksums, strict=True):
+            files.setdefault(file.path, []).append((file, checksum))
     return tuple(_file(name, files[name]) for name in sorted(files))
 
 

@@ -13,8 +13,9 @@ from balancing.overlap import LanguageOverlap, Overlap, total
 from balancing.siblings import range_of
 from balancing.summary import largest
 from pipelines.errors import JobError
+from pipelines.part import read_part
 from pipelines.spill import Spill
-from pipelines.stage import FinishedStage, open_stage, read_part
+from pipelines.stage import FinishedStage, open_stage
 
 FORMAT_VERSION = 1
 #: Pairs of both sets that are compared at a time, in 350 MB; and into how many runs they are cut at most.

@@ -18,8 +18,9 @@ from metadata.tally import Tally
 from pipelines import storage
 from pipelines.expectation import Counted, Expected, expected_of_unit
 from pipelines.graph import Begin, FinishStage, run
+from pipelines.part import read_part
 from pipelines.pool import open_pool
-from pipelines.stage import Stage, Unit, read_part
+from pipelines.stage import Stage, Unit
 
 #: One row per language: pairs that count, and per threshold the expected number kept in units of 1 / SCALE.
 SCHEMA = pa.schema(

@@ -17,9 +17,10 @@ from pipelines.errors import JobError
 from pipelines.expectation import Counted, Expected, expected_of_unit
 from pipelines.options import option, positive
 from pipelines.page import share, short
+from pipelines.part import read_footer
 from pipelines.plan_picture import Picture, Point, draw
 from pipelines.progress import size_text
-from pipelines.stage import FinishedStage, Limits, Stage, open_stage, read_footer
+from pipelines.stage import FinishedStage, Limits, Stage, open_stage
 from pipelines.threshold_options import ThresholdOptions, read_counts
 
 ABOUT = """Say what balancing would keep with other thresholds, what of each language, and what the run would take: core-hours and disk.
@@ -164,7 +165,7 @@ def make_plan(config: PlanConfig) -> Plan:
 
 def inputs_of(stage: FinishedStage) -> dict[str, int]:
     """Path → bytes of what a stage ``match`` read."""
-    return {unit.path: unit.size for unit in Stage.begun(stage.url, Limits()).units()}
+    return {file.path: file.size for unit in Stage.begun(stage.url, Limits()).units() for file in unit.inputs}
 
 
 def disk_of(counts: FinishedStage, counted: Counted | None, kept: float, times: float) -> list[tuple[str, float, str]]:

@@ -13,7 +13,8 @@ import pyarrow as pa
 from metadata.tally import add_counters
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.stage import SUCCESS, FinishedStage, Unit, digest, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import SUCCESS, FinishedStage, Unit, digest, open_stage
 
 #: Columns of a matched part that hold few values.
 _FEW_VALUES = ("source", "lid")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +26,7 @@ from metadata.text import TEXT_VERSION
 from metadata.titles import TITLES_VERSION
 from metadata.wikitext import WIKITEXT_VERSION
 from metadata.wordnet import WORDNET_VERSION
-from pipelines import count, storage
+from pipelines import count, match, storage
 from pipelines.balance import KEEP_SIBLINGS
 from pipelines.books import first_few
 from pipelines.card import lines_of, read_set
@@ -33,12 +34,13 @@ from pipelines.chain import OUTPUTS
 from pipelines.datacard import EXTRA, FILE, LEFT_OUT, LIST, MODEL, Card, StageRecord, library_versions, read_card
 from pipelines.errors import JobError
 from pipelines.inputs import CRAWL, LINES, LINES_BYTES, InputConfig
-from pipelines.jobs import read_command, run_job
+from pipelines.jobs import read_command, run_job, summary
 from pipelines.locate import Located, check_inputs, locate, names_of, url_of
 from pipelines.match import identifier
 from pipelines.origins import inputs_of, literal
 from pipelines.page import plural
-from pipelines.stage import FORMAT_VERSION, SUCCESS, FinishedStage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FORMAT_VERSION, SUCCESS, FinishedStage, open_stage
 from pipelines.verify import check_stage
 
 if TYPE_CHECKING:
@@ -350,11 +352,19 @@ def make(record: StageRecord, argv: Sequence[str], plan: Plan) -> FinishedStage:
     """Make one stage, or find it finished."""
     if record.job == "balance":
         write_thresholds(plan)
+    started, done = time.monotonic(), storage.exists(storage.join(plan.place(record.name), SUCCESS))
     if record.job == "count" and record.parameters.get(LEFT_OUT):
         config, beam_args = read_command(record.job, argv)
         count.main(config, beam_args, left_out=left_out_of(plan.located[record.name]))
+    elif record.job == "match":
+        # Files that were drawn, or that a list names, would be packed otherwise than those that they were drawn from.
+        config, beam_args = read_command(record.job, argv)
+        match.main(config, beam_args, packs=record.packs)
     else:
         run_job(record.job, argv)
+        done = True
+    if not done:
+        print(summary(record.job, plan.place(record.name), time.monotonic() - started), flush=True)
     return open_stage(plan.place(record.name), record.job)
 
 

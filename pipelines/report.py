@@ -45,8 +45,9 @@ from pipelines.page import (
     render,
     share,
 )
+from pipelines.part import read_part
 from pipelines.pool import MatchedPool, open_pool
-from pipelines.stage import SUCCESS, FinishedStage, open_stage, read_part
+from pipelines.stage import SUCCESS, FinishedStage, open_stage
 from pipelines.thresholds import read_thresholds
 
 ABOUT = """Write one HTML page on what went in and what came out.

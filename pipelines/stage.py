@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
@@ -22,19 +22,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from balancing.own import is_damage
-from metadata.tally import DeadLetter, Tally
+from metadata.tally import Tally
 from pipelines import storage
-from pipelines.books import File, account, damaged_files, first_few
+from pipelines.books import File, FileRead, account, counters_of_pack, damaged_files, first_few
 from pipelines.errors import JobError
+from pipelines.part import Footer, PartWriter, read_footer, write_letters
 
 #: Grows when the layout of a stage changes, or how its parts are written. A newer directory is refused.
 FORMAT_VERSION = 2
-#: Rows of a row group: what a reader holds at once. Selecting one language of a sorted part reads little more than its rows.
-ROW_GROUP_ROWS = 65_536
-
-#: Columns that hardly repeat: a dictionary of their values would be begun in every row group, and given up.
-_UNIQUE = frozenset({"image_id", "url", "page_url", "text", "image_key", "pair_key", "gram", "title", "entry", "jpeg", "sha256", "dhash"})
 
 #: Stages whose parts are <lang>.parquet; the others' are part-<unit>.parquet.
 NAMED_BY_LANGUAGE = frozenset({"entries", "count"})
@@ -44,21 +39,10 @@ MERGED_FROM = {"ngrams": "ngram_blocks", "titles": "title_blocks"}
 SUCCESS = "_SUCCESS"
 MANIFEST = "manifest.json"
 STAGE_FILE = "stage.json"
-_UNITS = "units.parquet"
-_FOOTER = b"worldclip"
+UNITS = "units.parquet"
 
 #: Whether jobs are to write nothing and to stop where they would begin to: see pipelines/dry_run.py.
 DRY_RUN: ContextVar[bool] = ContextVar("DRY_RUN", default=False)
-
-DEAD_LETTER_SCHEMA = pa.schema(
-    [
-        pa.field("input", pa.string(), nullable=False),
-        pa.field("place", pa.int64(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("detail", pa.string(), nullable=False),
-        pa.field("payload", pa.binary(), nullable=False),
-    ]
-)
 
 
 def digest(value: Any) -> str:
@@ -69,9 +53,10 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """One piece of work: an input file or a range of it, or a share of a key space.
+    """One piece of work: an input file, a range of it or a pack of several, or a share of a key space.
 
     ``name`` names its part; ``path`` is what people see; ``group`` and ``index`` carry what the job needs (a language, a key range).
+    ``members``: the files of a pack, each a unit, read one after the other.
     """
 
     name: str
@@ -83,21 +68,42 @@ class Unit:
     length: int = -1
     group: str = ""
     index: int = 0
+    members: tuple[Unit, ...] = ()
 
     @property
     def file(self) -> File:
         """What counts as one file: units that are ranges of one are one file."""
         return self.path, "" if self.length >= 0 else self.name
 
+    @property
+    def inputs(self) -> tuple[Unit, ...]:
+        """The files that it is of: the members of a pack, or itself."""
+        return self.members or (self,)
 
-_UNIT_SCHEMA = pa.schema(
-    [(f, pa.int64() if f in ("size", "offset", "length", "index") else pa.string()) for f in Unit.__dataclass_fields__]
-)
+    def without_urls(self) -> Unit:
+        """The same wherever its inputs lie."""
+        return replace(self, url="", members=tuple(replace(member, url="") for member in self.members))
+
+
+_FIELDS = [name for name in Unit.__dataclass_fields__ if name != "members"]
+_UNIT_SCHEMA = pa.schema([(name, pa.int64() if name in ("size", "offset", "length", "index") else pa.string()) for name in _FIELDS])
+#: With packs in it; a directory without any is written as if there were none.
+_PACKED_SCHEMA = _UNIT_SCHEMA.append(pa.field("members", pa.list_(pa.struct(list(_UNIT_SCHEMA)))))
 
 
 def unit_name(path: str, *, offset: int = 0) -> str:
     """Name of a unit: a hash of its path under the root of the inputs, and of its range, so that moved inputs give the same names."""
     return hashlib.blake2b(f"{path}\0{offset}".encode(), digest_size=8).hexdigest()
+
+
+def pack_of(files: Sequence[Unit]) -> Unit:
+    """The unit of some whole files, named after the first of them; a single file is its own."""
+    if len(files) == 1:
+        return files[0]
+    first, last = files[0], files[-1]
+    path = f"{first.path} to {last.path}, {len(files)} files"
+    name = unit_name(f"{first.path}\0pack")
+    return Unit(name=name, path=path, url=first.url, size=sum(file.size for file in files), members=tuple(files))
 
 
 def units_of_files(files: Sequence[storage.FileInfo]) -> list[Unit]:
@@ -134,84 +140,6 @@ class Limits:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Footer:
-    """What a part says of itself. ``data_sha256``: of the file's bytes up to its footer."""
-
-    unit: str
-    fingerprint: str
-    input_sha256: str
-    data_sha256: str
-    counters: dict[str, Any]
-    rows: int
-    bytes: int
-
-
-def read_footer(url: str) -> Footer | None:
-    """Footer of a part, or None if there is no whole part."""
-    if not storage.exists(url):
-        return None
-    with storage.open_read(url) as f:
-        size = f.seek(0, os.SEEK_END)
-        # Arrow says OSError of a footer that it cannot decode; TypeError: the account is another program's.
-        try:
-            metadata = pq.read_metadata(f)
-            about = json.loads((metadata.metadata or {})[_FOOTER])
-            return Footer(**about, rows=metadata.num_rows, bytes=size)
-        except OSError as error:
-            if not is_damage(error):
-                raise
-            return None
-        except (KeyError, ValueError, TypeError):
-            return None
-
-
-def _leaves(field: pa.Field, above: str = "") -> list[str]:
-    """The columns that Parquet makes of a field, by their paths."""
-    path, kind = above + field.name, field.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _leaves(kind.value_field.with_name("element"), f"{path}.list.")
-    if pa.types.is_struct(kind):
-        return [leaf for child in kind for leaf in _leaves(child, f"{path}.")]
-    return [path]
-
-
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """How the parts of a stage are written: Arrow's names for it."""
-    repeating = [path for field in schema for path in _leaves(field) if path.rpartition(".")[2] not in _UNIQUE]
-    return {"compression": "zstd", "use_dictionary": repeating, "write_statistics": True}
-
-
-class PartWriter:
-    """Writes one part in row groups, with the memory of one of them. ``input_sha256`` is set once the input is read."""
-
-    def __init__(self, path: os.PathLike[str], schema: pa.Schema, fingerprint: str, unit: Unit) -> None:
-        self.input_sha256 = ""
-        self._path = path
-        self._file = open(path, "wb")  # noqa: SIM115  closed in close(), which part() always calls
-        self._writer = pq.ParquetWriter(self._file, schema, **parquet_options(schema))
-        self._about = {"unit": unit.name, "fingerprint": fingerprint}
-
-    def write(self, table: pa.Table, *, row_group_rows: int = ROW_GROUP_ROWS) -> None:
-        self._writer.write_table(table, row_group_size=row_group_rows)
-
-    def close(self, *, counters: Mapping[str, Any]) -> None:
-        self._file.flush()
-        with open(self._path, "rb") as written:
-            data = hashlib.file_digest(written, "sha256").hexdigest()
-        about = {**self._about, "input_sha256": self.input_sha256, "data_sha256": data, "counters": counters}
-        self._writer.add_key_value_metadata({_FOOTER: json.dumps(about, sort_keys=True).encode()})
-        self._writer.close()
-        self._file.close()
-
-    def abandon(self) -> None:
-        # An open ParquetWriter writes when it is collected, to a file that is closed by then. What it writes now is deleted.
-        with contextlib.suppress(OSError):
-            self._writer.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
 class WouldRunError(Exception):
     """In a dry run: the stage that would be begun now, its units, and the names of those whose input has changed."""
 
@@ -246,6 +174,9 @@ class Stage:
     def part_url(self, unit: Unit) -> str:
         return self.at(self.part_name(unit))
 
+    def letters_url(self, unit: Unit) -> str:
+        return self.at("dead_letters", self.part_name(unit))
+
     # -- beginning ---------------------------------------------------------------------------------------------------------------
 
     def begin(self, units: Sequence[Unit], *, derived: bool = False) -> bool:
@@ -263,15 +194,16 @@ class Stage:
         twice = [name for name, n in Counter(u.name for u in units).items() if n > 1]
         if twice:
             raise JobError(f"two inputs would make the same part {twice[0]} of {self.url}")
-        before = {u.name: u for u in self.units()} if storage.exists(self.at(_UNITS)) else {}
+        before = {u.name: u for u in self.units()} if storage.exists(self.at(UNITS)) else {}
         now = {u.name: u for u in units}
         gone = sorted(before.keys() - now.keys())
-        # A changed file may be cut into fewer units than before, and is still given.
-        paths = {u.path for u in units}
-        lost = [name for name in gone if before[name].path not in paths]
+        # A changed file may be cut into fewer units than before, or go into another pack, and is still given.
+        inputs = [file for u in units for file in u.inputs]
+        paths = {file.path for file in inputs}
+        lost = [file for name in sorted(before) for file in before[name].inputs if file.path not in paths]
         if lost and not derived:
-            given = {u.url for u in units}
-            renamed = [before[name] for name in lost if before[name].url in given]
+            given = {file.url for file in inputs}
+            renamed = [file for file in lost if file.url in given]
             if renamed:
                 root = renamed[0].url.removesuffix(renamed[0].path)
                 raise JobError(
@@ -280,11 +212,11 @@ class Stage:
                     f"what is new below {root} too (a link will do), or choose another --output"
                 )
             raise JobError(
-                f"{self.url} was begun with {len(lost)} inputs that are not given now (the first: {before[lost[0]].path}): "
+                f"{self.url} was begun with {len(lost)} inputs that are not given now (the first: {lost[0].path}): "
                 f"give them again, or choose another --output"
             )
         # All but the URL: inputs may move. A unit that stands for another range of its input is another unit, whatever its name.
-        changed = sorted(n for n in before.keys() & now.keys() if replace(before[n], url="") != replace(now[n], url=""))
+        changed = sorted(n for n in before.keys() & now.keys() if before[n].without_urls() != now[n].without_urls())
         if before.keys() == now.keys() and not changed and storage.exists(self.at(SUCCESS)):
             return False
         if DRY_RUN.get():
@@ -292,9 +224,10 @@ class Stage:
         storage.remove(self.at(SUCCESS))
         for name in [*changed, *gone]:
             storage.remove(self.part_url(before[name]))
-            storage.remove(self.at("dead_letters", self.part_name(before[name])))
-        table = pa.Table.from_pylist([asdict(u) for u in units], schema=_UNIT_SCHEMA)
-        with storage.writing(self.at(_UNITS)) as path:
+            storage.remove(self.letters_url(before[name]))
+        schema = _PACKED_SCHEMA if any(u.members for u in units) else _UNIT_SCHEMA
+        table = pa.Table.from_pylist([asdict(u) for u in units], schema=schema)
+        with storage.writing(self.at(UNITS)) as path:
             pq.write_table(table, path)
         return True
 
@@ -340,8 +273,9 @@ class Stage:
 
     def units(self) -> list[Unit]:
         """The units of the stage, sorted by name."""
-        with storage.open_read(self.at(_UNITS)) as f:
-            return [Unit(**row) for row in pq.read_table(f).to_pylist()]
+        with storage.open_read(self.at(UNITS)) as f:
+            rows = pq.read_table(f).to_pylist()
+        return [Unit(**row | {"members": tuple(Unit(**member) for member in row.get("members") or ())}) for row in rows]
 
     # -- working -----------------------------------------------------------------------------------------------------------------
 
@@ -365,29 +299,27 @@ class Stage:
         ``tally`` is read at the end of the block. Raises ValueError if its books do not close: a defect, never the input's fault.
         """
         with storage.writing(self.part_url(unit)) as path:
-            writer = PartWriter(path, schema, self.fingerprint, unit)
+            writer = PartWriter(path, schema, self.fingerprint, unit.name)
             try:
                 yield writer
                 if not tally.balanced:
                     raise ValueError(f"the books of {unit.path} do not close: {tally.counters()}")
-                self._write_dead_letters(unit, tally.letters)
-                writer.close(counters=tally.counters())
+                counters, inputs = tally.counters(), [unit.path] * len(tally.letters)
+                if unit.members:
+                    counters = counters_of_pack(counters, writer.files)
+                    inputs = [file.path for file in writer.files for _ in range(file.letters)]
+                if tally.letters:
+                    write_letters(self.letters_url(unit), tally.letters, inputs)
+                writer.close(counters=counters)
             except BaseException:
                 writer.abandon()
                 raise
 
-    def write_part(self, unit: Unit, table: pa.Table, tally: Tally, *, input_sha256: str = "") -> None:
-        """Write a part that is one table."""
+    def write_part(self, unit: Unit, table: pa.Table, tally: Tally, *, input_sha256: str = "", files: Sequence[FileRead] = ()) -> None:
+        """Write a part that is one table. ``files``: what became of each member, where the unit is a pack."""
         with self.part(unit, table.schema, tally) as writer:
             writer.write(table)
-            writer.input_sha256 = input_sha256
-
-    def _write_dead_letters(self, unit: Unit, letters: Sequence[DeadLetter]) -> None:
-        if not letters:
-            return
-        rows = [{"input": unit.path, **{f: getattr(letter, f) for f in ("place", "reason", "detail", "payload")}} for letter in letters]
-        with storage.writing(self.at("dead_letters", self.part_name(unit))) as path:
-            pq.write_table(pa.Table.from_pylist(rows, schema=DEAD_LETTER_SCHEMA), path, compression="zstd")
+            writer.input_sha256, writer.files = input_sha256, files
 
     # -- ending ------------------------------------------------------------------------------------------------------------------
 
@@ -526,26 +458,3 @@ def open_stage(url: str, kind: str) -> FinishedStage:
     if manifest["stage"] != kind:
         raise JobError(f"{url} holds a stage '{manifest['stage']}', not '{kind}'")
     return FinishedStage(url=url, manifest=manifest)
-
-
-def read_part(
-    url: str, *, columns: Sequence[str] | None = None, filters: Any = None, dictionaries: Sequence[str] | None = None
-) -> pa.Table:
-    """One part as a table. ``dictionaries``: columns of text to be left as dictionaries, which costs less where few values repeat.
-
-    Raises:
-        JobError: it is absent or damaged.
-    """
-    with storage.open_read(url) as f:
-        try:
-            return pq.read_table(f, columns=None if columns is None else list(columns), filters=filters, read_dictionary=dictionaries)
-        except (pa.ArrowInvalid, OSError) as error:
-            if not is_damage(error):
-                raise
-            raise JobError(f"{url} is damaged ({error}): delete it and run its job again") from error
-
-
-def read_parts(stage: FinishedStage, *, columns: Sequence[str] | None = None) -> Iterable[pa.Table]:
-    """The tables of all parts, one at a time, in order of their names."""
-    for part in stage.parts:
-        yield read_part(stage.part_url(part["name"]), columns=columns)

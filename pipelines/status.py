@@ -13,7 +13,8 @@ from pipelines.books import account, damaged_files
 from pipelines.chain import OUTPUTS
 from pipelines.errors import JobError
 from pipelines.options import option
-from pipelines.stage import MERGED_FROM, STAGE_FILE, SUCCESS, Footer, Limits, Stage, read_footer
+from pipelines.part import Footer, read_footer
+from pipelines.stage import MERGED_FROM, STAGE_FILE, SUCCESS, Limits, Stage
 
 ABOUT = """Say how far a stage has come: units done and left, the books so far, and the rate. Reads only what the workers left in the
 directory, so it tells the same of a job that runs, here or on a cluster, and of one that is dead.

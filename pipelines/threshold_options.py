@@ -11,8 +11,9 @@ from balancing.thresholds import Threshold, parse_t, solve_thresholds
 from pipelines.errors import JobError
 from pipelines.expectation import Counted
 from pipelines.options import option, share
+from pipelines.part import read_part
 from pipelines.pool import check_counts, check_siblings, open_pool
-from pipelines.stage import FinishedStage, open_stage, read_part
+from pipelines.stage import FinishedStage, open_stage
 
 T = TypeVar("T")
 

@@ -13,7 +13,8 @@ from metadata.titles import RANGES, TITLES_VERSION, VIEWS_SCHEMA, count_views, m
 from pipelines import storage
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.options import JobConfig, option
-from pipelines.stage import Stage, Unit, digest, read_part, units_of_files
+from pipelines.part import read_part
+from pipelines.stage import Stage, Unit, digest, units_of_files
 
 ABOUT = """Sum the page views of Wikipedia titles.
 

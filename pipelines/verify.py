@@ -29,30 +29,19 @@ from pipelines.errors import JobError
 from pipelines.left_out import LEFT_OUT
 from pipelines.options import option
 from pipelines.page import plural
+from pipelines.part import Footer, read_footer, read_part
 from pipelines.pool import MatchedPool
 from pipelines.progress import size_text
-from pipelines.stage import (
-    MANIFEST,
-    MERGED_FROM,
-    STAGE_FILE,
-    SUCCESS,
-    FinishedStage,
-    Footer,
-    Limits,
-    Stage,
-    digest,
-    open_stage,
-    read_footer,
-    read_part,
-)
+from pipelines.shards import EXPORT_SCHEMA, faults_of_shards
+from pipelines.stage import MANIFEST, MERGED_FROM, STAGE_FILE, SUCCESS, FinishedStage, Limits, Stage, digest, open_stage
 from pipelines.status import directories
 from pipelines.thresholds import read_thresholds
 
 ABOUT = """Say whether a stage, or every stage of a chain, is as it was written.
 
 Reads every part: its checksum, rows and schema, and what it says of itself, against the manifest; the books against the sum of the parts;
-the automata against the entries; and, in a chain, whether each stage was made from those that lie beside it. Says what differs, and ends
-with exit code 1 if anything does.
+the automata against the entries; the tars of an export against the parts that list them; and, in a chain, whether each stage was made from
+those that lie beside it. Says what differs, and ends with exit code 1 if anything does.
 
     worldclip verify W/curated     one stage
     worldclip verify W             every stage of a chain"""
@@ -75,6 +64,7 @@ _SCHEMAS = {
     "count": COUNTS_SCHEMA,
     "balance": CURATED_SCHEMA,
     "images": IMAGES_SCHEMA,
+    "export": EXPORT_SCHEMA,
 }
 _CARRY = frozenset({"match", "balance"})
 _THRESHOLDS = "thresholds"
@@ -224,6 +214,8 @@ def check_stage(url: str) -> Checked:
             checked.faults += faults_of_books(stage, begun, footers)
         if begun.kind == "entries":
             checked.faults += [fault for name in footers for fault in faults_of_list(stage, name)]
+        if begun.kind == "export" and len(footers) == len(stage.parts):
+            checked.faults += faults_of_shards(begun, footers)
         if begun.kind == "count":
             checked.faults += faults_of_left_out(stage)
     except (KeyError, TypeError, AttributeError) as error:

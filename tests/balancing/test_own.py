@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancing.own import BATCH_ROWS, read_own_pairs, row_groups_of
+from balancing.own import BATCH_ROWS, layout_of, read_own_pairs
 from balancing.pairs import MAX_TEXT, PAIR_SCHEMA, image_id_of_url
 from metadata.tally import Tally
 from metadata.text import normalize_text
@@ -25,7 +25,7 @@ def parquet(columns: dict[str, Any], **options: Any) -> bytes:
 
 def read(data: bytes, row_groups: list[int] | None = None) -> tuple[list[dict[str, Any]], Tally]:
     tally = Tally()
-    groups = range(len(row_groups_of(io.BytesIO(data)))) if row_groups is None else row_groups
+    groups = range(len(layout_of(io.BytesIO(data)).groups)) if row_groups is None else row_groups
     rows = []
     for table in read_own_pairs(io.BytesIO(data), groups, tally=tally):
         assert table.schema.equals(PAIR_SCHEMA)
@@ -120,20 +120,20 @@ def test_a_column_of_nothing_but_nulls() -> None:
 )
 def test_columns_that_cannot_be_used_are_named(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        row_groups_of(io.BytesIO(parquet(columns)))
+        layout_of(io.BytesIO(parquet(columns)))
 
 
 def test_other_files_are_refused() -> None:
     data = parquet({"url": ["u"], "text": ["t"]})
     for other in (b"", b"url\ttext\n", b"PAR1", data[:-1], data[: len(data) // 2], b"PAR1" + bytes(100) + b"PAR1"):
         with pytest.raises(ValueError, match="no Parquet file"):
-            row_groups_of(io.BytesIO(other))
+            layout_of(io.BytesIO(other))
 
 
 def test_row_groups_are_read_apart() -> None:
     n = 2 * BATCH_ROWS + 10
     data = parquet({"url": [f"u{i}" for i in range(n)], "text": [f"t{i}" for i in range(n)]}, row_group_size=BATCH_ROWS + 5)
-    assert [rows for rows, _ in row_groups_of(io.BytesIO(data))] == [BATCH_ROWS + 5, BATCH_ROWS + 5]
+    assert [rows for rows, _ in layout_of(io.BytesIO(data)).groups] == [BATCH_ROWS + 5, BATCH_ROWS + 5]
     whole, _ = read(data)
     assert [row["url"] for row in whole] == [f"u{i}" for i in range(n)]
     assert read(data, [0])[0] + read(data, [1])[0] == whole
@@ -143,7 +143,7 @@ def test_row_groups_are_read_apart() -> None:
 def test_tables_are_bounded_in_a_big_row_group() -> None:
     n = 2 * BATCH_ROWS + 1
     data = parquet({"url": pa.array(["u"] * n), "text": pa.array(["t"] * n)})
-    assert [rows for rows, _ in row_groups_of(io.BytesIO(data))] == [n]
+    assert [rows for rows, _ in layout_of(io.BytesIO(data)).groups] == [n]
     sizes = [len(table) for table in read_own_pairs(io.BytesIO(data), [0], tally=Tally())]
     assert sum(sizes) == n
     assert max(sizes) <= BATCH_ROWS
@@ -205,7 +205,7 @@ def test_a_failing_disk_or_network_is_no_damage(error: OSError) -> None:
     n = 100_000
     file = Failing(parquet({"url": [f"u{i}" for i in range(n)], "text": [f"t{i}" for i in range(n)]}))
     tally = Tally()
-    assert [rows for rows, _ in row_groups_of(file)] == [n]
+    assert [rows for rows, _ in layout_of(file).groups] == [n]
     with pytest.raises(type(error)):
         list(read_own_pairs(file, [0], tally=tally))
     assert tally.counters() == Tally().counters()

@@ -23,7 +23,8 @@ from metadata.tally import Tally
 from pipelines.automata import automata
 from pipelines.match import MatchConfig, identify
 from pipelines.match import main as match
-from pipelines.stage import open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import open_stage
 from tests.benchmarks import naive
 from tests.benchmarks.material import Material
 from tests.benchmarks.measure import Row, benchmark, compare, cpu_seconds, row

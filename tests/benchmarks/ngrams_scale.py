@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import ngrams
-from pipelines.stage import Stage, Unit, open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import Stage, Unit, open_stage
 from tests.benchmarks.material import Material
 from tests.benchmarks.measure import Row, long_benchmark, row
 from tests.benchmarks.replicated import peak_memory

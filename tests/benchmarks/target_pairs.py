@@ -18,8 +18,8 @@ from balancing.counts import COUNTS_SCHEMA
 from balancing.expectation import GRID, SCALE
 from balancing.pairs import LANG_COUNT, MATCHED_SCHEMA, SIBLINGS_SCHEMA
 from pipelines.expectation import Place, expected_of_unit
+from pipelines.part import read_part
 from pipelines.pool import open_pool
-from pipelines.stage import read_part
 from pipelines.thresholds import ThresholdsConfig
 from pipelines.thresholds import main as thresholds
 from tests.benchmarks.material import Material

@@ -22,7 +22,8 @@ from metadata.tally import Tally
 from metadata.titles import count_views, merge_views
 from pipelines import ngrams as job
 from pipelines.ngrams import blocks_of_dump
-from pipelines.stage import open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import open_stage
 from tests.benchmarks.material import Material
 from tests.benchmarks.measure import Row, benchmark, compare, row
 

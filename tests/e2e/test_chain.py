@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_part, read_parts
+from pipelines.part import read_part, read_parts
+from pipelines.stage import open_stage
 from tests.quick_beam import remember
 from tests.world.chain import PLACES, Chain, arguments, contents, run_chain
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines import storage
-from pipelines.stage import MERGED_FROM, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import MERGED_FROM, open_stage
 
 
 def account(output: str, kind: str) -> tuple[dict[str, Any], list[tuple[str, int, str, bytes]]]:

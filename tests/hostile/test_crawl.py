@@ -11,7 +11,8 @@ import pytest
 
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import open_stage
 from tests.hostile.conftest import account
 
 #: Texts long enough for language identification to be sure.

@@ -11,7 +11,8 @@ import pytest
 
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import open_stage
 from tests.hostile.conftest import account
 
 HEAD = "<mediawiki><siteinfo><dbname>simplewiki</dbname></siteinfo>\n"

@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import open_stage
 from tests.hostile.conftest import account
 
 LINES = b"".join(b"en Title_%d %d 0\n" % (i, i + 1) for i in range(1_000))

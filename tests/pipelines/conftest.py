@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipelines import storage
+from pipelines import inputs, storage
 from pipelines.jobs import run_job
 
 
@@ -25,6 +26,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield "memory://bucket"
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@contextlib.contextmanager
+def unpacked() -> Iterator[None]:
+    """A part of each file, however small it is: for tests of what needs several parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "PACK_BYTES", {})
+        yield
 
 
 def english_entries(root: Path, words: list[str]) -> str:

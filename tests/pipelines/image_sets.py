@@ -17,7 +17,8 @@ from balancing.pairs import CURATED_SCHEMA, image_keys, pair_keys
 from metadata.tally import Tally
 from pipelines import storage
 from pipelines.jobs import run_job
-from pipelines.stage import Stage, Unit, open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import Stage, Unit, open_stage
 
 #: (image id, URL, texts)
 Wanted = tuple[str, str, Sequence[str]]

@@ -17,7 +17,8 @@ from pipelines.automata import Automata, automaton_url, budget_line
 from pipelines.cache import local_copy
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import open_stage
 
 
 def entries_stage(url: str, entries: dict[str, list[str]], *, rules: str = "default") -> str:

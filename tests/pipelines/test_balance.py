@@ -19,7 +19,8 @@ from metadata.tally import Tally
 from pipelines.balance import order_of_keys
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import Stage, Unit, open_stage, read_part, read_parts
+from pipelines.part import read_part, read_parts
+from pipelines.stage import Stage, Unit, open_stage
 from tests.pipelines.conftest import contents
 from tests.pipelines.pools import PoolShape, draw_parts, in_order, write_pool, write_stage
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metadata.tally import Tally
-from pipelines.books import account, damaged_files, first_few
+from pipelines.books import FileRead, account, counters_of_pack, damaged_files, first_few
 from pipelines.stage import Unit
 
 
@@ -40,6 +40,23 @@ def test_a_file_counts_once_however_many_units_are_of_it() -> None:
 def test_damaged_files_with_their_reasons() -> None:
     assert damaged_files(PARTS) == ["big: broken 1, cut_off 2", "en: broken 1"]
     assert damaged_files(PARTS[1:2]) == []
+
+
+def test_a_pack_counts_for_the_files_that_are_in_it() -> None:
+    files = [
+        FileRead(path="a", reasons={"invalid_json": 1}, letters=1),
+        FileRead(path="b", reasons={"cut_off": 1, "broken": 2}, letters=3, damaged=True),
+        FileRead(path="c", reasons={}),
+    ]
+    of_all = counters(5, "cut_off", "broken", "broken", "invalid_json")
+    pack = counters_of_pack(of_all, files)
+    assert pack == {**of_all, "files": 3, "bad_files": 1, "damaged": {"b": {"broken": 2, "cut_off": 1}}}
+    assert counters_of_pack(counters(2), files[2:]) == counters(2)
+    parts = [*PARTS, (Unit(name="6", path="a to c, 3 files").file, pack)]
+    total = account(parts)
+    assert total.keys() == account(PARTS).keys()
+    assert (total["read"], total["dead_letters"], total["files"], total["bad_files"]) == (24 + 9, 4 + 4, 3 + 3, 2 + 1)
+    assert damaged_files(parts) == ["b: broken 2, cut_off 1", "big: broken 1, cut_off 2", "en: broken 1"]
 
 
 def test_the_first_few_names() -> None:

@@ -28,9 +28,10 @@ from pipelines.errors import JobError
 from pipelines.inputs import sampled
 from pipelines.jobs import run_job
 from pipelines.origins import inputs_of, sha256_of
-from pipelines.stage import open_stage, read_parts, units_of_files
+from pipelines.part import read_parts
+from pipelines.stage import open_stage, units_of_files
 from tests.balancing.test_fingerprint import by_hand
-from tests.pipelines.conftest import contents
+from tests.pipelines.conftest import contents, unpacked
 from tests.pipelines.curated import ENTRIES, FIRST, curate, make_entries, make_set, match, write_inputs
 from tests.world.dumps import write_dump
 from tests.world.vocabulary import LANGUAGES
@@ -119,6 +120,7 @@ def test_what_a_card_says(made: Path) -> None:
         assert record["parts"] == {part["name"]: part["data_sha256"] for part in manifest["parts"]}
         for key in ("id", "fingerprint", "parameters", "upstream", "counters", "rows", "format_version"):
             assert record[key] == manifest[key], key
+    assert [record["packs"] for record in card["stages"]] == [[], [["0.parquet", "1.parquet"]], [], [], []]
     inputs = {x["name"]: x for record in card["stages"] for x in record["inputs"]}
     assert inputs == {
         "en": {"kind": "list", "name": "en", "size": None, "sha256": sha256_of(f"{made}/in/lists/english.json"), "ranges": []},
@@ -217,8 +219,8 @@ def test_what_is_no_card(made: Path, tmp_path: Path) -> None:
         ("[]", "{0} is no card of worldclip: worldclip card --work DIR writes one"),
         ('{"kind": "x"}', "{0} is no card of worldclip: worldclip card --work DIR writes one"),
         (
-            json.dumps({**body, "format_version": 2}),
-            "{0} was written by a newer worldclip (card format 2, this one reads 1): update worldclip",
+            json.dumps({**body, "format_version": 3}),
+            "{0} was written by a newer worldclip (card format 3, this one reads 2): update worldclip",
         ),
         (
             json.dumps({**body, "set": {**body["set"], "seed": 4}}),
@@ -358,7 +360,8 @@ def test_a_draw_of_json_lines(made: Path, tmp_path: Path) -> None:
     # The draw leaves one of the two, whose name still says in which folder it lies.
     assert [unit.path for unit in sampled(units_of_files(storage.expand(tuple(files))), 0.33)] == ["deep/a.jsonl"]
     argv = ["--input", *files, "--format", "jsonl", "--sample-inputs", "33%", "--entries", f"{work}/entries", "--output", f"{work}/matched"]
-    run_job("match", argv)
+    with unpacked():
+        run_job("match", argv)
     curate(work, ["matched"])
     card = make_card(work, tmp_path / "c.json")
     assert [x["name"] for x in card["stages"][1]["inputs"]] == ["deep/a.jsonl"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ import pytest
 import pipelines.overlap
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_part, read_parts
+from pipelines.part import read_part, read_parts
+from pipelines.stage import open_stage
+from tests.pipelines.conftest import unpacked
 from tests.pipelines.curated import ENTRIES, curate, make_set, match, write_inputs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def several_parts() -> Iterator[None]:
+    with unpacked():
+        yield
 
 
 @pytest.fixture(scope="module")

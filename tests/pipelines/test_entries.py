@@ -21,7 +21,8 @@ from pipelines.automata import CHECKSUM, NEVER, RULES
 from pipelines.entries import make_entries, plan
 from pipelines.errors import JobError
 from pipelines.jobs import read_command, run_job
-from pipelines.stage import FinishedStage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FinishedStage, open_stage
 from tests.pipelines.conftest import contents
 from tests.world.generate import World, generate
 

@@ -12,6 +12,7 @@ import pytest
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.stage import Limits, Stage
+from tests.pipelines.conftest import unpacked
 
 DOGS = [f"a photo of a dog in the green garden, number {i}" for i in range(40)]
 OWLS = [f"a photo of an owl in the old tree, number {i}" for i in range(4)]
@@ -121,7 +122,8 @@ def test_status_of_a_stage_that_is_not_finished(work: str, tmp_path: Path, capsy
     for i in range(4):
         pq.write_table(pa.table({"url": [f"http://x/{i}.jpg"] * 3, "text": [DOGS[i], "", OWLS[i]]}), tmp_path / f"{i}.parquet")
     out = f"{tmp_path}/matched"
-    run_job("match", ["--input", f"{tmp_path}/*.parquet", "--format", "parquet", "--entries", f"{work}/entries", "--output", out])
+    with unpacked():
+        run_job("match", ["--input", f"{tmp_path}/*.parquet", "--format", "parquet", "--entries", f"{work}/entries", "--output", out])
     stage = Stage.begun(out, Limits())
     Path(out, "_SUCCESS").unlink()
     assert [re.sub(r"\d+ seconds|[\d,]+ units an hour", "N", line) for line in status(capsys, out)] == [

@@ -22,7 +22,9 @@ from balancing.pairs import IMAGES_SCHEMA
 from metadata.tally import Tally
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import Stage, Unit, open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import Stage, Unit, open_stage
+from pipelines.verify import check
 from tests.pipelines.conftest import contents
 from tests.pipelines.image_sets import make_images, picture, rows_of, write_curated, write_files
 from tests.pipelines.pools import PoolShape, write_pool
@@ -103,6 +105,22 @@ def test_the_same_bytes_after_a_kill(work: Path, tmp_path: Path) -> None:
     assert (tmp_path / "tars" / "00000.tar").stat().st_mtime_ns == kept
     with pytest.raises(JobError, match="texts was 'chosen' and is 'all'"):
         export(work / "images", tmp_path / "tars", "--texts", "all")
+
+
+def test_verify_finds_tars_that_are_not_those_that_are_listed(work: Path, tmp_path: Path) -> None:
+    assert check(f"{work}/tars")[0].faults == []
+    shutil.copytree(work / "tars", tmp_path / "tars")
+    changed, gone = (tmp_path / "tars" / f"{i:05}.tar" for i in (0, 1))
+    content = changed.read_bytes()
+    changed.write_bytes(content.replace(b"\xff\xd9", b"\xff\xd8", 1))
+    gone.unlink()
+    (tmp_path / "tars" / "sizes.json").write_text("{}")
+    before, after = (hashlib.sha256(data).hexdigest()[:12] for data in (content, changed.read_bytes()))
+    assert check(f"{tmp_path}/tars")[0].faults == [
+        f"00000.tar is another tar than part-00000.parquet lists (checksum {after}…, not {before}…)",
+        "00001.tar is gone",
+        "sizes.json does not hold the samples of each tar",
+    ]
 
 
 def test_images_to_leave_out_are_counted_by_their_texts(work: Path, tmp_path: Path) -> None:

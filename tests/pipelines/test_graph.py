@@ -14,7 +14,8 @@ from metadata.tally import Tally
 from pipelines import graph, storage
 from pipelines.errors import JobError
 from pipelines.graph import EMBEDDED, Begin, FinishStage, ProcessUnits, check_beam_args, pipeline_options
-from pipelines.stage import Stage, Unit, open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import Stage, Unit, open_stage
 from tests.pipelines.conftest import contents
 
 SCHEMA = pa.schema([pa.field("number", pa.int64(), nullable=False)])

@@ -17,7 +17,8 @@ import pipelines.inputs
 from pipelines.errors import JobError
 from pipelines.inputs import sampled
 from pipelines.jobs import run_job
-from pipelines.stage import Unit, open_stage, read_parts, unit_name
+from pipelines.part import read_parts
+from pipelines.stage import Unit, open_stage, unit_name
 from tests.pipelines.conftest import contents, english_entries
 
 TEXTS = [f"a photo of a {animal} in the green garden, number {i}" for i, animal in enumerate(("dog", "owl", "fox", "logo", "cow"))]

@@ -20,8 +20,9 @@ from metadata import ngrams as counting
 from pipelines import ngrams as job
 from pipelines import storage
 from pipelines.jobs import run_job
+from pipelines.part import read_part
 from pipelines.processes import module_environment
-from pipelines.stage import Unit, open_stage, read_part, unit_name
+from pipelines.stage import Unit, open_stage, unit_name
 from tests.pipelines.conftest import contents
 from tests.world.dumps import write_dump
 from tests.world.vocabulary import BY_CODE

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.jobs import read_command, run_job
+from pipelines.part import read_part
 from pipelines.run import commands, read_chain
-from pipelines.stage import open_stage, read_part
+from pipelines.stage import open_stage
 
 GUIDE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "one-language.md").read_text(encoding="utf-8")
 

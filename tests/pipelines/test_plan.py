@@ -17,9 +17,10 @@ from metadata.tally import Tally
 from pipelines import costs
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
+from pipelines.part import read_part
 from pipelines.plan import SHARES, Plan, PlanConfig, hours_text, lines_of, make_plan, unique_pairs
 from pipelines.plan_picture import Picture, Point, draw
-from pipelines.stage import Stage, Unit, open_stage, read_part
+from pipelines.stage import Stage, Unit, open_stage
 from pipelines.threshold_options import read_counts
 from tests.pipelines.pools import PoolShape, counted_pool, pairs_of
 

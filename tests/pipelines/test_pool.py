@@ -12,7 +12,8 @@ import pytest
 import pipelines.dedup
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_parts
+from pipelines.part import read_parts
+from pipelines.stage import open_stage
 from tests.pipelines.conftest import contents
 
 ANIMALS = ("dog", "cat", "cow", "owl", "fox")

@@ -21,7 +21,8 @@ from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.left_out import LEFT_OUT
-from pipelines.stage import Stage, Unit, open_stage, read_part, read_parts
+from pipelines.part import read_part, read_parts
+from pipelines.stage import Stage, Unit, open_stage
 from tests.pipelines.conftest import contents
 from tests.pipelines.pools import PoolShape, write_pool
 

@@ -12,8 +12,8 @@ from pipelines import run
 from pipelines.chain import LINKS, OUTPUTS
 from pipelines.errors import JobError
 from pipelines.jobs import JOBS, read_command
+from pipelines.part import read_part
 from pipelines.run import ABOUT, RunConfig, commands, read_chain
-from pipelines.stage import read_part
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from metadata.tally import Tally
-from pipelines import stage as stage_module
+from pipelines import part as part_module
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.stage import FORMAT_VERSION, Limits, Stage, Unit, digest, open_stage, read_footer, read_part, units_of_files
+from pipelines.part import read_footer, read_part
+from pipelines.stage import FORMAT_VERSION, Limits, Stage, Unit, digest, open_stage, units_of_files
 from tests.pipelines.conftest import contents
 from tests.pipelines.words import LINES, SCHEMA, do, do_all, make_inputs, make_stage, results
 
@@ -265,7 +266,7 @@ def test_a_part_knows_its_own_account(place: str) -> None:
 
 def test_row_groups_are_bounded(place: str) -> None:
     stage, unit = make_stage(place), Unit(name="x", path="x")
-    n = stage_module.ROW_GROUP_ROWS * 2 + 1
+    n = part_module.ROW_GROUP_ROWS * 2 + 1
     with stage.part(unit, SCHEMA, Tally()) as writer:
         writer.write(pa.table([pa.array(["line"] * n)], schema=SCHEMA))
     with storage.open_read(stage.part_url(unit)) as f:

@@ -7,7 +7,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import JobError
-from pipelines.stage import FORMAT_VERSION, Limits, digest, open_stage, read_footer, read_part, read_parts
+from pipelines.part import read_footer, read_part, read_parts
+from pipelines.stage import FORMAT_VERSION, Limits, digest, open_stage
 from tests.pipelines.conftest import contents
 from tests.pipelines.words import LINES, do, do_all, make_inputs, make_stage, results
 

@@ -19,8 +19,9 @@ from balancing.selection import row_probabilities
 from balancing.thresholds import TailCurve
 from pipelines.errors import JobError
 from pipelines.jobs import read_command, run_job
+from pipelines.part import read_footer, read_part
 from pipelines.run import commands
-from pipelines.stage import open_stage, read_footer, read_part
+from pipelines.stage import open_stage
 from pipelines.threshold_options import read_counts
 from pipelines.thresholds import ThresholdsConfig
 from tests.pipelines.conftest import contents

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,19 @@ from pipelines import __main__ as command_line
 from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import Limits, digest, read_footer
+from pipelines.part import read_footer
+from pipelines.stage import Limits, digest
 from pipelines.verify import check, checksums_of
-from tests.pipelines.conftest import contents
+from tests.pipelines.conftest import contents, unpacked
 from tests.pipelines.curated import curate, make_set, match, write_inputs
 from tests.pipelines.test_jobs import write_stage
 from tests.pipelines.words import LINES, do_all, make_inputs, make_stage
+
+
+@pytest.fixture(scope="module", autouse=True)
+def several_parts() -> Iterator[None]:
+    with unpacked():
+        yield
 
 
 @pytest.fixture(scope="module")

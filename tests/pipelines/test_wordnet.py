@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
-from pipelines.stage import FinishedStage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FinishedStage, open_stage
 from tests.hostile.conftest import account
 from tests.world.vocabulary import LANGUAGES
 from tests.world.wordnets import lemmas_of, write_wordnets

@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 from metadata.text import normalize_text, space_texts
 from pipelines.automata import automata
 from pipelines.match import MatchConfig, identify
-from pipelines.stage import FinishedStage, open_stage, read_part, read_parts
+from pipelines.part import read_part, read_parts
+from pipelines.stage import FinishedStage, open_stage
 
 LANGUAGES = ("en", "de", "fr", "cs")
 #: What stands in the place of a language for texts of pages, whose language nobody said.

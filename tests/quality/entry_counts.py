@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from metadata.entries import SOURCES
 from pipelines.automata import NEVER
-from pipelines.stage import FinishedStage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FinishedStage, open_stage
 
 #: ``never``: entries that no text can match under the stage's rules.
 COLUMNS = ("language", *SOURCES, "all", "never")

@@ -16,7 +16,8 @@ from dataclasses import astuple, dataclass
 import pyarrow as pa
 
 from metadata.entries import SOURCES
-from pipelines.stage import FinishedStage, open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import FinishedStage, open_stage
 
 #: Sources that are drawn from unless others are named: numbers and a user's own entries need no judgement.
 JUDGED = ("wordnet", "unigram", "bigram", "title")

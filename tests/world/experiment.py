@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.jobs import run_job
-from pipelines.stage import open_stage, read_part
+from pipelines.part import read_part
+from pipelines.stage import open_stage
 from tests.world.generate import World
 
 #: Threshold for English, by which the set is balanced and by which head and tail are told apart.
