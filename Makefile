@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-flink test-slurm chaos fuzz soak lint bench bench-flink bench-gpu toy clean
+.PHONY: demo test test-slow test-flink test-slurm test-stores chaos fuzz soak lint bench bench-flink bench-gpu toy clean
 .DEFAULT_GOAL := test
 
 $(READY): setup.py
@@ -33,6 +33,15 @@ test-flink: $(READY)  ## every job and one death per job on a real Flink cluster
 
 test-slurm: $(READY)  ## training through time limit, preemption and loss of a node on a real Slurm (root; slurm-wlm, munge)
 	WORLDCLIP_TEST_SLURM=1 $(BIN)/python -m pytest tests/engines/test_slurm.py
+
+GO ?= $(or $(shell command -v go),/usr/local/go/bin/go)
+FAKE_GCS := build/fake-gcs-server-v1.56.1/fake-gcs-server
+
+$(FAKE_GCS):
+	GOBIN=$(abspath $(dir $@)) $(GO) install github.com/fsouza/fake-gcs-server@v1.56.1
+
+test-stores: $(READY) $(FAKE_GCS)  ## stages of 2,000 parts on servers of S3 and GCS: deaths, refusals, cut uploads, the chain (Go)
+	WORLDCLIP_TEST_STORES=1 $(BIN)/python -m pytest tests/engines/test_stores.py
 
 chaos: $(READY)  ## ten random deaths of each of four jobs on Flink: build/chaos.json
 	$(BIN)/python -m tests.engines.chaos --seed 1 --times 10

@@ -41,6 +41,7 @@ DEV = [
     "jsonschema>=4.25,<5",
     "matplotlib>=3.10,<4",
     "mwparserfromhell==0.7.2",
+    "moto[server]>=5.2,<6",  # an S3 server for tests, which s3fs talks to
     "mypy==2.4.1",
     "nbclient>=0.10,<1",
     "pandas>=2",  # imported by open_clip's own training script, which the GPU benchmark runs
@@ -49,6 +50,7 @@ DEV = [
     "pytest>=9,<10",
     "pyyaml>=6,<7",
     "ruff==0.17.6",
+    "s3fs>=2026.9",
     "selectolax>=1,<2",
     "warcio>=1.7,<2",
     "webdataset>=0.2.5,<=0.2.86",  # with open_clip's own loader, for which these bounds are

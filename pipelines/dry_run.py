@@ -36,9 +36,8 @@ def dry_run(job: str, config: Any, work: Callable[[], None]) -> str:
 def lines_of(config: Any, stage: Stage, units: Sequence[Unit], changed: Sequence[str]) -> Iterable[str]:
     """What is known of a stage that would be begun or gone on with. ``changed``: the names of units whose input is another one now."""
     there = {*storage.listing(stage.url)}
-    maybe = [unit for unit in units if stage.part_name(unit) in there and unit.name not in changed]
-    done = {unit.name for unit, footer in zip(maybe, stage.footers(maybe), strict=True) if footer}
-    todo = [unit for unit in units if unit.name not in done]
+    again = {unit.name for unit in stage.to_do(units)} | {*changed}
+    todo = [unit for unit in units if unit.name in again]
     state = "new" if STAGE_FILE not in there else "finished, but its inputs are others now" if SUCCESS in there else "begun, goes on"
     yield f"  output      {stage.url} ({stage.kind}, {state})"
     if any(unit.url for unit in units):
@@ -47,8 +46,8 @@ def lines_of(config: Any, stage: Stage, units: Sequence[Unit], changed: Sequence
         manifest = storage.read_json(storage.join(place, MANIFEST))
         size = size_text(sum(part["bytes"] for part in manifest["parts"]))
         yield f"  {flag:11} {place}: {plural(len(manifest['parts']), 'part', 'parts')}, {plural(manifest['rows'], 'row', 'rows')}, {size}"
-    yield f"  units       {len(units):,}: {len(done):,} done, {len(todo):,} to do" + (
-        f" ({_files(todo)})" if done and any(unit.url for unit in todo) else ""
+    yield f"  units       {len(units):,}: {len(units) - len(todo):,} done, {len(todo):,} to do" + (
+        f" ({_files(todo)})" if len(todo) < len(units) and any(unit.url for unit in todo) else ""
     )
     for name, value in dict(stage.parameters).items():
         said = json.dumps(value, ensure_ascii=False, sort_keys=True)

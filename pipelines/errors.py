@@ -19,7 +19,7 @@ class JobError(Exception):
 _IN_WORKER = re.compile(r"JobError: (.*?)(?= \[while running|\n\n|\nTraceback|\Z)", re.DOTALL)
 
 #: Packages whose exceptions speak of a network, a server or credentials, never of a defect here.
-_REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "s3fs"})
+_REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "requests", "s3fs"})
 #: What the operating system refuses for reasons that are not in this program either.
 _REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE})
 
@@ -30,7 +30,7 @@ def message_of(error: BaseException) -> str | None:
     That is the message of the :class:`JobError` behind it, which a runner hands on from a worker as the text of another exception; or what
     a disk, a network or an object store said.
     """
-    chain = list(_causes(error))
+    chain = list(causes_of(error))
     for seen in chain:
         if isinstance(seen, JobError):
             return str(seen).split(" [while running")[0]
@@ -40,7 +40,8 @@ def message_of(error: BaseException) -> str | None:
     return next((told for told in map(_of_the_world, chain) if told), None)
 
 
-def _causes(error: BaseException) -> Iterable[BaseException]:
+def causes_of(error: BaseException) -> Iterable[BaseException]:
+    """An exception, the one that caused it, and so on."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen

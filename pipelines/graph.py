@@ -41,7 +41,7 @@ class Begin(beam.PTransform):
 
 def units_to_do(stage: Stage, group: str | None) -> list[Unit]:
     """The units of the stage (of one group, if given) whose parts are not there yet."""
-    return [u for u in stage.units() if (group is None or u.group == group) and not stage.has_part(u)]
+    return stage.to_do([u for u in stage.units() if group is None or u.group == group])
 
 
 def in_lanes(_: Any, stage: Stage, group: str | None, lanes: int | None) -> list[list[Unit]]:

@@ -57,9 +57,9 @@ class Footer:
 
 def read_footer(url: str) -> Footer | None:
     """Footer of a part, or None if there is no whole part."""
-    if not storage.exists(url):
+    if (file := storage.open_if_there(url)) is None:
         return None
-    with storage.open_read(url) as f:
+    with file as f:
         size = f.seek(0, os.SEEK_END)
         # Arrow says OSError of a footer that it cannot decode; TypeError: the account is another program's.
         try:

@@ -9,12 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pipelines.errors import causes_of
+
 T = TypeVar("T")
 
 #: Statuses that pass. A public bucket that is asked too much answers 403, 429 or 503.
 PASSING = frozenset({403, 408, 429, 500, 502, 503, 504})
-#: Classes of errors, of whatever library, that say that a connection broke or took too long.
-_BROKEN = frozenset({"ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError", "FSTimeoutError", "EndpointConnectionError"})
+#: Classes of errors that say that a connection broke or took too long: aiohttp's, fsspec's, botocore's.
+_BROKEN = frozenset(
+    {
+        *("ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError", "FSTimeoutError"),
+        *("ConnectTimeoutError", "ConnectionClosedError", "EndpointConnectionError", "ReadTimeoutError"),
+        *("IncompleteReadError", "ResponseStreamingError"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,25 +48,34 @@ def status_of(error: BaseException) -> int | None:
         value = getattr(error, name, None)
         if isinstance(value, int | str) and str(value).isdigit():
             return int(value)
-    return None
+    # gcsfs says of this status nothing but that.
+    return 502 if type(error).__name__ == "ProxyError" else None
+
+
+def _answered(error: BaseException) -> int | None:
+    """The HTTP status that an error, or what caused it, speaks of: s3fs raises others than botocore's."""
+    return next((status for status in map(status_of, causes_of(error)) if status is not None), None)
 
 
 def passes(error: BaseException) -> bool:
     """Whether the same call may succeed later."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes_of(error):
         if (status := status_of(seen)) is not None:
             return status in PASSING
         names = {kind.__name__ for kind in type(seen).__mro__}
         if isinstance(seen, ConnectionError | TimeoutError) or names & _BROKEN:
             return True
-        seen = seen.__cause__
     return False
 
 
 def is_busy(error: BaseException) -> bool:
     """Whether a server answered, and asked for patience: not where there is none, or where it knows who may not read."""
-    return status_of(error) in PASSING - {403}
+    return _answered(error) in PASSING - {403}
+
+
+def passes_for_writers(error: BaseException) -> bool:
+    """As :func:`passes`; but a server that refuses who writes has its reasons, where a public one that is only read may be busy."""
+    return passes(error) and _answered(error) != 403
 
 
 def patiently(

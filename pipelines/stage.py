@@ -292,6 +292,13 @@ class Stage:
         with ThreadPoolExecutor(max_workers=32) as pool:
             return list(pool.map(self._footer, units))
 
+    def to_do(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of the units whose parts are not there yet. Parts that a listing does not show are not asked for."""
+        there = set(storage.listing(self.url))
+        maybe = [unit for unit in units if self.part_name(unit) in there]
+        done = {unit.name for unit, footer in zip(maybe, self.footers(maybe), strict=True) if footer}
+        return [unit for unit in units if unit.name not in done]
+
     @contextlib.contextmanager
     def part(self, unit: Unit, schema: pa.Schema, tally: Tally) -> Iterator[PartWriter]:
         """A writer for the unit's part; at the end of the block its dead letters are written, then the part appears.

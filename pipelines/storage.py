@@ -14,10 +14,11 @@ import re
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, cast
+from functools import partial
+from typing import Any, BinaryIO, TypeVar, cast
 
 # gcsfs probes every bucket's type over gRPC, up to a minute each, unless told not to before it is imported.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -26,12 +27,18 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.errors import JobError, message_of
-from pipelines.patience import is_busy, patiently
+from pipelines.patience import is_busy, passes_for_writers, patiently
+
+T = TypeVar("T")
 
 _GLOB = frozenset("*?[")
 #: Packages that fsspec asks for, by the extra of this one that brings them.
 _EXTRAS = {"s3fs": "'worldclip[s3]'"}
+#: How it is said that there is no such file, or that it is something else.
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Bytes that are read at once of a file that is read whole.
+_PIECE = 16 << 20
 #: Unfinished local files carry this prefix; readers never list them.
 _TEMPORARY = ".tmp-"
 
@@ -54,19 +61,40 @@ def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise JobError(f"{url}: what reads such addresses is not installed: {remedy}") from error
     except (ValueError, OSError) as error:
         raise JobError(f"{url}: {str(error).partition(chr(10))[0]} (local paths, gs://, s3:// and http:// are understood)") from error
+    if getattr(getattr(fs, "dircache", None), "use_listings_cache", False):
+        # Others write too: what a listing showed is old at once, and a file that came since would be taken for absent.
+        fs.dircache.use_listings_cache = False
+        fs.dircache.clear()
     return fs, path
 
 
 @contextlib.contextmanager
 def _answering(url: str) -> Iterator[None]:
-    """What a disk, a network or an object store refuses, as a JobError that names the address."""
+    """What a disk, a network or an object store refuses, as a JobError that names the address; not that there is no such file."""
     try:
         yield
+    except (JobError, *_ABSENT):
+        raise
     except Exception as error:
-        said = None if isinstance(error, JobError) else message_of(error)
+        said = message_of(error)
+        if said is None and isinstance(error, OSError) and not error.errno:
+            # gcsfs says so that it may not, and how a server behind a broken proxy answers.
+            reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+            said = f"a refusal ({reason}): mend the address, the network or the credentials, and run the same command again"
         if said is None:
             raise
         raise JobError(f"{url}: {said}") from error
+
+
+def _ask(url: str, question: Callable[[], T]) -> T:
+    """The answer to a question about ``url``, which is asked again while the server says that it is busy.
+
+    Raises:
+        JobError: the server refuses, or does not answer.
+    """
+    with _answering(url):
+        # What does not answer at all when it is first asked is a wrong address rather than a bad hour.
+        return patiently(question, url, passing=is_busy)
 
 
 def is_local(url: str) -> bool:
@@ -106,6 +134,18 @@ def _info(fs: fsspec.AbstractFileSystem, detail: dict[str, Any]) -> FileInfo:
     return FileInfo(url=str(fs.unstrip_protocol(detail["name"])), size=int(detail.get("size") or 0), etag=str(tag))
 
 
+def _named(fs: fsspec.AbstractFileSystem, path: str) -> list[dict[str, Any]]:
+    """What a path or a glob names."""
+    if not _GLOB.isdisjoint(path):
+        return list(fs.glob(path, detail=True).values())
+    if fs.isdir(path):
+        return list(fs.ls(path, detail=True))
+    try:
+        return [fs.info(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def expand(patterns: tuple[str, ...], *, flag: str = "--input") -> list[FileInfo]:
     """The files that paths, globs or URLs name, each once, sorted by URL. A directory stands for the files directly in it.
 
@@ -115,13 +155,7 @@ def expand(patterns: tuple[str, ...], *, flag: str = "--input") -> list[FileInfo
     found: dict[str, FileInfo] = {}
     for pattern in patterns:
         fs, path = _file_system(pattern)
-        with _answering(f"{flag} {pattern}"):
-            if not _GLOB.isdisjoint(path):
-                details = list(fs.glob(path, detail=True).values())
-            elif fs.isdir(path):
-                details = fs.ls(path, detail=True)
-            else:
-                details = [fs.info(path)] if fs.exists(path) else []
+        details = _ask(f"{flag} {pattern}", partial(_named, fs, path))
         shown = [d for d in details if not posixpath.basename(d["name"]).startswith(".")]
         # fsspec calls a symbolic link "other", whatever it leads to.
         files = [_info(fs, d) for d in shown if d["type"] == "file" or (d["type"] == "other" and fs.isfile(d["name"]))]
@@ -133,44 +167,42 @@ def expand(patterns: tuple[str, ...], *, flag: str = "--input") -> list[FileInfo
 
 def listing(directory: str) -> list[str]:
     """Names directly in a directory, sorted; without temporary files. An absent directory has none."""
+    names = [posixpath.basename(detail["name"].rstrip("/")) for detail in _ls(directory)]
+    return sorted(name for name in names if not name.startswith(_TEMPORARY))
+
+
+def _ls(directory: str) -> list[dict[str, Any]]:
     fs, path = _file_system(directory)
-    fs.invalidate_cache(path)
-    with _answering(directory), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        names = [posixpath.basename(d["name"].rstrip("/")) for d in fs.ls(path, detail=True)]
-        return sorted(n for n in names if not n.startswith(_TEMPORARY))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return _ask(directory, lambda: list(fs.ls(path, detail=True)))
     return []
 
 
 def modified(directory: str) -> dict[str, datetime | None]:
     """Names directly in a directory, sorted, without temporary files, and when each was written; None where the file system keeps no
     times."""
-    fs, path = _file_system(directory)
-    fs.invalidate_cache(path)
     found: dict[str, datetime | None] = {}
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for detail in fs.ls(path, detail=True):
-            time = next((detail[k] for k in ("mtime", "LastModified", "updated", "last_modified", "created") if detail.get(k)), None)
-            if isinstance(time, str):
-                time = datetime.fromisoformat(time)
-            elif isinstance(time, int | float):
-                time = datetime.fromtimestamp(time, UTC)
-            if time is not None and time.tzinfo is None:
-                time = time.replace(tzinfo=UTC)
-            found[posixpath.basename(detail["name"].rstrip("/"))] = time
+    for detail in _ls(directory):
+        time = next((detail[k] for k in ("mtime", "LastModified", "updated", "last_modified", "created") if detail.get(k)), None)
+        if isinstance(time, str):
+            time = datetime.fromisoformat(time)
+        elif isinstance(time, int | float):
+            time = datetime.fromtimestamp(time, UTC)
+        if time is not None and time.tzinfo is None:
+            time = time.replace(tzinfo=UTC)
+        found[posixpath.basename(detail["name"].rstrip("/"))] = time
     return {name: found[name] for name in sorted(found) if not name.startswith(_TEMPORARY)}
 
 
 def walk(directory: str) -> list[str]:
     """URLs of all files below a directory, sorted. An absent one has none."""
     fs, path = _file_system(directory)
-    return sorted(str(fs.unstrip_protocol(name)) for name in fs.find(path))
+    return sorted(str(fs.unstrip_protocol(name)) for name in _ask(directory, lambda: list(fs.find(path))))
 
 
 def exists(url: str) -> bool:
     fs, path = _file_system(url)
-    fs.invalidate_cache(posixpath.dirname(path))
-    with _answering(url):
-        return bool(fs.exists(path))
+    return _ask(url, lambda: bool(fs.exists(path)))
 
 
 def open_read(url: str) -> BinaryIO:
@@ -179,14 +211,32 @@ def open_read(url: str) -> BinaryIO:
     Raises:
         JobError: it is not there or may not be read.
     """
-    fs, path = _file_system(url)
     try:
-        with _answering(url):
-            if isinstance(fs, LocalFileSystem):
-                return cast(BinaryIO, fs.open(path, "rb"))
-            return cast(BinaryIO, io.BufferedReader(_PersistentReader(fs, path, url), buffer_size=1 << 16))
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        return _open(url)
+    except (*_ABSENT, PermissionError) as error:
         raise JobError(f"{url}: cannot be read ({type(error).__name__})") from error
+
+
+def open_if_there(url: str) -> BinaryIO | None:
+    """As :func:`open_read`, but None where there is no such file: of an object store half the requests of asking first.
+
+    Raises:
+        JobError: it may not be read.
+    """
+    try:
+        return _open(url)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (IsADirectoryError, PermissionError) as error:
+        raise JobError(f"{url}: cannot be read ({type(error).__name__})") from error
+
+
+def _open(url: str) -> BinaryIO:
+    fs, path = _file_system(url)
+    with _answering(url):
+        if isinstance(fs, LocalFileSystem):
+            return cast(BinaryIO, fs.open(path, "rb"))
+        return cast(BinaryIO, io.BufferedReader(_PersistentReader(fs, path, url), buffer_size=1 << 16))
 
 
 class _PersistentReader(io.RawIOBase):
@@ -199,7 +249,9 @@ class _PersistentReader(io.RawIOBase):
         self._at = 0
 
     def _open(self) -> Any:
-        return self._fs.open(self._path, "rb")
+        # What gcsfs does unless told otherwise makes a request of every small read.
+        ahead = {"cache_type": "readahead"} if "gs" in self._fs.protocol else {}
+        return self._fs.open(self._path, "rb", **ahead)
 
     def readable(self) -> bool:
         return True
@@ -217,6 +269,17 @@ class _PersistentReader(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        """The rest, asked for in large pieces: Python's own way would be 8 KB at a time."""
+        at = self._at
+        left = max(0, self.seek(0, os.SEEK_END) - at)
+        self.seek(at)
+        pieces = []
+        while left and (piece := self.read(min(left, _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
 
     def _read(self, size: int) -> bytes:
         try:
@@ -273,7 +336,8 @@ def writing(url: str) -> Iterator[pathlib.Path]:
             if local:
                 os.replace(temporary, path)
             else:
-                patiently(lambda: fs.put_file(str(temporary), path), url)
+                with _answering(url):
+                    patiently(lambda: fs.put_file(str(temporary), path), url, passing=passes_for_writers)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -303,9 +367,10 @@ def write_json(url: str, value: Any) -> None:
 
 
 def remove(url: str) -> None:
+    """Delete a file; an absent one is no mistake."""
     fs, path = _file_system(url)
     with contextlib.suppress(FileNotFoundError):
-        fs.rm_file(path)
+        _ask(url, lambda: fs.rm_file(path))
 
 
 def remove_temporary(directory: str) -> None:

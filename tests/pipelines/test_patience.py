@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.patience import Patience, passes, patiently, status_of
+from pipelines.patience import Patience, is_busy, passes, passes_for_writers, patiently, status_of
 
 
 class Refused(Exception):
@@ -20,6 +20,14 @@ class Refused(Exception):
 
 class ServerDisconnectedError(Exception):
     pass
+
+
+class ConnectionClosedError(Exception):
+    """As botocore says that a connection broke."""
+
+
+class ProxyError(OSError):
+    """As gcsfs says 502, whoever answered so."""
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -41,12 +49,38 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (ConnectionResetError(), None, True),
         (TimeoutError(), None, True),
         (ServerDisconnectedError(), None, True),
+        (ConnectionClosedError(), None, True),
+        (ProxyError(), 502, True),
         (FileNotFoundError("x"), None, False),
         (ValueError("x"), None, False),
     ],
 )
 def test_what_passes(error: Exception, status: int | None, passing: bool) -> None:
     assert (status_of(error), passes(error)) == (status, passing)
+
+
+def refusal(status: int) -> Exception:
+    """As s3fs says it: an error of the operating system, which botocore's has caused."""
+    return caused(OSError(16, "busy"), Refused(response={"ResponseMetadata": {"HTTPStatusCode": status}}))
+
+
+@pytest.mark.parametrize(
+    ("error", "busy", "for_writers"),
+    [
+        (Refused(status=503), True, True),
+        (refusal(503), True, True),
+        (refusal(429), True, True),
+        (ProxyError(), True, True),
+        (Refused(status=403), False, False),
+        (refusal(403), False, False),
+        (refusal(404), False, False),
+        (ConnectionClosedError(), False, True),
+        (ConnectionRefusedError(), False, True),
+        (FileNotFoundError("x"), False, False),
+    ],
+)
+def test_who_is_busy_and_for_whom_it_passes(error: Exception, busy: bool, for_writers: bool) -> None:
+    assert (is_busy(error), passes_for_writers(error)) == (busy, for_writers)
 
 
 def failing(times: int, error: Exception) -> Any:

@@ -310,7 +310,8 @@ def test_a_connection_that_breaks_is_no_damage(place: str, monkeypatch: pytest.M
             raise ConnectionResetError(errno.ECONNRESET, "reset by peer")
 
     body = storage.read_bytes(stage.part_url(unit))
-    monkeypatch.setattr(storage, "open_read", lambda _: Broken(body))
+    for name in ("open_read", "open_if_there"):
+        monkeypatch.setattr(storage, name, lambda _: Broken(body))
     for read in (read_part, read_footer):
         with pytest.raises(ConnectionResetError):
             read(stage.part_url(unit))

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
@@ -311,6 +312,132 @@ def test_a_store_that_refuses_for_a_while_is_asked_again(flaky: list[str]) -> No
     with storage.open_hashing("memory://flaky/x") as (hashed, reader):
         assert hashed.read(10) == data[:10]
         assert reader.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+#: Every question about an address that does not read a file, and the method of fsspec that asks it first.
+QUESTIONS = [
+    (storage.exists, "exists"),
+    (storage.listing, "ls"),
+    (storage.modified, "ls"),
+    (storage.walk, "find"),
+    (storage.remove, "rm_file"),
+    (lambda url: storage.expand((url,)), "isdir"),
+    (lambda url: storage.expand((f"{url}*",)), "glob"),
+]
+
+
+def refuse_at_first(monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, times: int) -> list[str]:
+    """Let a method of the memory file system fail; its calls."""
+    asked: list[str] = []
+    really = getattr(MemoryFileSystem, method)
+
+    def answer(self: MemoryFileSystem, *args: Any, **kwargs: Any) -> Any:
+        asked.append(method)
+        if len(asked) <= times:
+            raise error
+        return really(self, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, method, answer)
+    return asked
+
+
+@pytest.mark.parametrize(("question", "method"), QUESTIONS)
+def test_a_question_is_asked_again_while_the_store_is_busy(monkeypatch: pytest.MonkeyPatch, question: Any, method: str) -> None:
+    storage.write_bytes("memory://busy/x", b"1")
+    expected = question("memory://busy/x")
+    storage.write_bytes("memory://busy/x", b"1")
+    pauses: list[float] = []
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(sleep=pauses.append))
+    asked = refuse_at_first(monkeypatch, method, Refused(503), 2)
+    found = question("memory://busy/x")
+    assert (len(asked), len(pauses)) == (3, 2)
+    if method in ("exists", "rm_file"):
+        assert found == expected
+    else:
+        assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(("question", "method"), QUESTIONS)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("Forbidden: b/x\nno access"), "a refusal (OSError: Forbidden: b/x no access): mend"),
+        (ConnectionRefusedError("refused"), "no answer, or a refusal (ConnectionRefusedError: refused): mend"),
+    ],
+)
+def test_a_question_that_is_refused_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, question: Any, method: str, error: Exception, said: str
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(sleep=lambda _: pytest.fail("slept")))
+    refuse_at_first(monkeypatch, method, error, 99)
+    with pytest.raises(JobError) as told:
+        question("memory://refused/x")
+    pattern = (
+        "--input memory://refused/x*" if method == "glob" else "--input memory://refused/x" if method == "isdir" else "memory://refused/x"
+    )
+    assert str(told.value) == f"{pattern}: {said} the address, the network or the credentials, and run the same command again"
+
+
+@pytest.mark.parametrize("error", [Refused(403), OSError("Forbidden: b/x")])
+def test_who_may_not_write_is_told_at_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(sleep=lambda _: pytest.fail("slept")))
+    asked = refuse_at_first(monkeypatch, "put_file", error, 99)
+    with pytest.raises((JobError, Refused)):
+        storage.write_bytes("memory://refused/x", b"1")
+    assert len(asked) == 1
+
+
+def test_an_upload_that_is_refused_to_the_end_names_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(tries=3, sleep=lambda _: None))
+    asked = refuse_at_first(monkeypatch, "put_file", ConnectionResetError("cut"), 99)
+    with pytest.raises(JobError) as error:
+        storage.write_bytes("memory://refused/x", b"1")
+    assert len(asked) == 3
+    said = "no answer, or a refusal (ConnectionResetError: cut): mend the address, the network or the credentials"
+    assert str(error.value) == f"memory://refused/x: {said}, and run the same command again"
+
+
+def test_no_file_system_keeps_its_listings() -> None:
+    kept = fsspec.filesystem("http")
+    kept.dircache.use_listings_cache = True
+    kept.dircache["http://x.example/"] = []
+    assert not storage.is_local("http://x.example/y")
+    assert fsspec.filesystem("http") is kept
+    assert (kept.dircache.use_listings_cache, len(kept.dircache)) == (False, 0)
+
+
+def test_a_file_is_read_whole_in_large_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(range(256)) * 100
+    storage.write_bytes("memory://whole/x", data)
+    asked: list[int] = []
+    really = storage._PersistentReader._read
+
+    def read(self: storage._PersistentReader, size: int) -> bytes:
+        asked.append(size)
+        return really(self, size)
+
+    monkeypatch.setattr(storage._PersistentReader, "_read", read)
+    assert storage.read_bytes("memory://whole/x") == data
+    assert asked == [len(data)]
+    monkeypatch.setattr(storage, "_PIECE", 10_000)
+    asked.clear()
+    assert storage.read_bytes("memory://whole/x") == data
+    assert asked == [10_000, 10_000, 5_600]
+    with storage.open_read("memory://whole/x") as file:
+        assert (file.read(3), file.read(), file.read()) == (data[:3], data[3:], b"")
+        file.seek(10)
+        assert file.read() == data[10:]
+
+
+def test_open_if_there(tree: str) -> None:
+    for name in ("absent", "absent/below"):
+        assert storage.open_if_there(storage.join(tree, name)) is None
+    with pytest.raises(JobError, match="cannot be read"):
+        storage.open_if_there(storage.join(tree, "deep"))
+    file = storage.open_if_there(storage.join(tree, "a.gz"))
+    assert file is not None
+    with file:
+        assert file.read() == b"a.gz"
 
 
 def test_an_address_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
