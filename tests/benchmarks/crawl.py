@@ -199,6 +199,8 @@ def workers_match(material: Material) -> Iterator[Row]:
     tiny = [material.wat("distinct", pages=20, seed=seed) for seed in (9, 10)]
     texts = sum(1 for path in paths for _ in naive.wat_pairs(path))
     rates, results = [], []
+    # The first run of this process alone would load model and automata, which worker processes do every time, in both of theirs.
+    _wall_seconds(tiny, material, 1)
     for workers in (1, 2):
         started, _ = _wall_seconds(tiny, material, workers)
         seconds, table = _wall_seconds(paths, material, workers)

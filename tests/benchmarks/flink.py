@@ -56,8 +56,8 @@ def measure(cluster: Cluster, material: Material, *, files: int, pages: int) -> 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.flink", description=__doc__)
-    parser.add_argument("--files", type=int, default=32)
-    parser.add_argument("--pages", type=int, default=1_250, help="of each file (default 1250)")
+    parser.add_argument("--files", type=int, default=64)
+    parser.add_argument("--pages", type=int, default=2_500, help="of each file (default 2500)")
     parser.add_argument("--output", type=Path, default=Path("build/bench-flink.json"), metavar="FILE")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="worldclip-bench-flink-") as folder:
