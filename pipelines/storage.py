@@ -37,6 +37,7 @@ _EXTRAS = {"s3fs": "'worldclip[s3]'"}
 #: How it is said that there is no such file, or that it is something else.
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS}) | _NO_ROOM
 #: Bytes that are read at once of a file that is read whole.
 _PIECE = 16 << 20
 #: Unfinished local files carry this prefix; readers never list them.
@@ -332,12 +333,12 @@ def writing(url: str) -> Iterator[pathlib.Path]:
     try:
         with _refusal_told(url if local else str(temporary.parent), only=_NO_ROOM):
             yield temporary
-        with _refusal_told(url):
-            if local:
+        if local:
+            with _refusal_told(url):
                 os.replace(temporary, path)
-            else:
-                with _answering(url):
-                    patiently(lambda: fs.put_file(str(temporary), path), url, passing=passes_for_writers)
+        else:
+            with _answering(url), _refusal_told(url, only=_DENIED):
+                patiently(lambda: fs.put_file(str(temporary), path), url, passing=passes_for_writers)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -122,12 +122,10 @@ def checksums_of(url: str) -> Checksums | None:
 def faults_of_part(stage: FinishedStage, part: Mapping[str, Any]) -> tuple[list[str], Footer | None]:
     """What is wrong with a part, and what it says of itself."""
     name, url = part["name"], stage.part_url(part["name"])
-    if not storage.exists(url):
-        return [f"{name} is gone"], None
     footer = read_footer(url)
-    found = checksums_of(url)
+    found = checksums_of(url) if footer else None
     if footer is None or found is None:
-        return [f"{name} is no whole part"], None
+        return [f"{name} is {'no whole part' if storage.exists(url) else 'gone'}"], None
     unit = name.removeprefix("part-").removesuffix(".parquet")
     compared = (
         ("bytes", footer.bytes, part["bytes"]),
