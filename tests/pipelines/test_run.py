@@ -11,6 +11,7 @@ from pipelines import __main__ as command_line
 from pipelines import run
 from pipelines.chain import LINKS, OUTPUTS
 from pipelines.errors import JobError
+from pipelines.graph import check_beam_args
 from pipelines.jobs import JOBS, read_command
 from pipelines.part import read_part
 from pipelines.run import ABOUT, RunConfig, commands, read_chain
@@ -298,7 +299,7 @@ def test_what_a_job_of_the_chain_refuses_names_the_job(chain_file: Any, tmp_path
 
 def readme_commands() -> list[list[str]]:
     """The worldclip lines of README's code blocks, which are indented by four spaces."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("    worldclip ")]
 
 
@@ -307,4 +308,6 @@ def test_every_command_of_the_readme_is_one() -> None:
     assert {argv[0] for argv in found} >= {*JOBS} - {"finish"}
     for job, *argv in found:
         if JOBS[job][0]:
-            assert read_command(job, argv)[1] == []
+            _, beam_args = read_command(job, argv)
+            assert ("--runner" in argv) == bool(beam_args)
+            check_beam_args(beam_args)
