@@ -41,7 +41,7 @@ $(FAKE_GCS):
 	GOBIN=$(abspath $(dir $@)) $(GO) install github.com/fsouza/fake-gcs-server@v1.56.1
 
 test-stores: $(READY) $(FAKE_GCS)  ## stages of 2,000 parts on servers of S3 and GCS: deaths, refusals, cut uploads, the chain (Go)
-	WORLDCLIP_TEST_STORES=1 $(BIN)/python -m pytest tests/engines/test_stores.py
+	WORLDCLIP_TEST_STORES=$(FAKE_GCS) $(BIN)/python -m pytest tests/engines/test_stores.py
 
 chaos: $(READY)  ## ten random deaths of each of four jobs on Flink: build/chaos.json
 	$(BIN)/python -m tests.engines.chaos --seed 1 --times 10

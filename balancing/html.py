@@ -101,7 +101,8 @@ def images_of_html(page: bytes, take: Extraction = PUBLISHED) -> tuple[str | Non
         elif name == b"plaintext":
             break
         elif name in _RAW_END:
-            if not (foreign and closed):
+            # Noticed in SVG alone, where such an element may end where it begins.
+            if not closed:
                 end = _end_of_script(page, rest.end()) if name == b"script" else _RAW_END[name].search(page, rest.end())
                 if not end:
                     break

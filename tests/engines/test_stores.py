@@ -4,7 +4,6 @@ nothing is ever seen half."""
 from __future__ import annotations
 
 import hashlib
-import os
 import pathlib
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from tests.pipelines.conftest import contents, english_entries
 from tests.world.chain import PLACES, Chain, arguments
 
 #: Whether this is ``make test-stores``: both stores, and everything in full size.
-FULL = bool(os.environ.get("WORLDCLIP_TEST_STORES"))
+FULL = bool(FAKE_GCS)
 #: Parts of the stage that is killed, and of those that are refused now and then; seconds for which a store answers nothing but 503.
 PARTS, FEW = (2_000, 200) if FULL else (24, 12)
 OUTAGE_S = 60.0 if FULL else 2.0
@@ -48,7 +47,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def gs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     if not FULL:
         pytest.skip("needs Go and some minutes: make test-stores")
-    assert FAKE_GCS.exists(), f"{FAKE_GCS} is missing: make test-stores installs it"
+    assert pathlib.Path(FAKE_GCS).exists(), f"{FAKE_GCS} is missing: make test-stores installs it"
     with gcs_store(tmp_path_factory.mktemp("gcs")) as store, store.in_use():
         yield store
 
