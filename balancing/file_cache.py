@@ -36,12 +36,20 @@ class FileCache:
         that raises, and OSError.
         """
         copy = self.folder / hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
-        if not copy.exists():
+        if not self._use(copy):
             with self._locked(copy.name[:2]):
-                if not copy.exists() and not self._make(copy, size, fetch):
+                if not self._use(copy) and not self._make(copy, size, fetch):
                     return None
-        os.utime(copy)
         return copy
+
+    def _use(self, copy: Path) -> bool:
+        """Whether a copy is there; if so it stays for this run."""
+        with self._locked("room"):
+            try:
+                os.utime(copy)
+            except FileNotFoundError:
+                return False
+        return True
 
     def _make(self, copy: Path, size: int, fetch: Callable[[BinaryIO], None]) -> bool:
         partial = copy.with_suffix(".partial")
@@ -54,7 +62,8 @@ class FileCache:
             fetch(out)
             if out.tell() != size:
                 raise OSError(f"{out.tell()} of {size} bytes arrived")
-        os.replace(partial, copy)
+        with self._locked("room"):
+            os.replace(partial, copy)  # who makes room meanwhile would find neither
         return True
 
     def _make_room(self, size: int) -> bool:

@@ -115,7 +115,7 @@ class LogConfig(Table, frozen=True):
 
 
 class EvaluateConfig(Table, frozen=True):
-    every: CountOrNone = 0  # steps; and at the end; 0: never
+    every_samples: CountOrNone = 0  # and at the end; 0: never
     tasks: tuple[dict[str, Any], ...] = ()  # tables as train.evaluation.layouts describes them
 
 
@@ -140,8 +140,8 @@ class Config(Table, frozen=True):
             (model.unlocked_groups and not model.lock_image, "model.unlocked_groups needs model.lock_image"),
             (model.unlocked_layers and not model.lock_text, "model.unlocked_layers needs model.lock_text"),
             (best and best.count("/") != 2, f"checkpoint.best must be task/language/metric, not {best}"),
-            (best and not self.evaluate.every, "checkpoint.best needs evaluate.every"),
-            (self.evaluate.every and not self.evaluate.tasks, "evaluate.every needs evaluate.tasks"),
+            (best and not self.evaluate.every_samples, "checkpoint.best needs evaluate.every_samples"),
+            (self.evaluate.every_samples and not self.evaluate.tasks, "evaluate.every_samples needs evaluate.tasks"),
         ):
             if wrong:
                 raise ValueError(message)

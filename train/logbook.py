@@ -30,12 +30,12 @@ def peak_flops(device: torch.device) -> float | None:
 class Logbook:
     """A run's figures, written by its first rank. Started again at ``step``, it drops what was written after that step.
 
-    ``load``: the share of the GPUs' peak that one pair per second takes, 0 where it is not known; ``waited``: seconds for data since the
-    last report. Raises InputError where ``log.wandb`` is set and the package is not there.
+    ``peak``: FLOP/s of this rank's GPU, None where it is not known; ``flops``, ``waited``: what this rank has computed, and the seconds
+    that it has waited for data, since the last report. Raises InputError where ``log.wandb`` is set and the package is not there.
     """
 
-    def __init__(self, config: Config, folder: Path, *, step: int, load: float) -> None:
-        self._config, self._load, self.waited = config, load, 0.0
+    def __init__(self, config: Config, folder: Path, *, step: int, peak: float | None) -> None:
+        self._config, self._peak, self.waited, self.flops = config, peak, 0.0, 0.0
         self._reported, self._start = step, time.perf_counter()
         self._file = folder / "log.jsonl"
         if self._file.exists():
@@ -50,9 +50,11 @@ class Logbook:
         """Tells how the steps since the last report went."""
         train, seconds = self._config.train, time.perf_counter() - self._start
         speed = (step - self._reported) * train.batch_size / seconds
-        values |= {"samples_per_second": speed, "data_wait": self.waited / seconds} | ({"mfu": speed * self._load} if self._load else {})
+        values |= {"samples_per_second": speed, "data_wait": self.waited / seconds} | (
+            {"mfu": self.flops / seconds / self._peak} if self._peak else {}
+        )
         left = timedelta(seconds=round((train.steps - step) * train.batch_size / speed))
-        self._reported, self._start, self.waited = step, time.perf_counter(), 0.0
+        self._reported, self._start, self.waited, self.flops = step, time.perf_counter(), 0.0, 0.0
         self.write(step, **values)
         figures = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         log.info("step %s/%s  %s  left %s", step, train.steps, figures, left)

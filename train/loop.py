@@ -24,6 +24,7 @@ from train.distributed import Ranks, find_layers, join_model, join_ranks, whole
 from train.evaluation.tasks import evaluate, load_tasks
 from train.logbook import Logbook, flatten, peak_flops
 from train.model import Model, count_flops, create_model, create_tokenizer, find_architecture, image_size, load_pretrained, save_model
+from train.texts import PARTS, ShortTextCLIP, Texts, skip_padding
 
 log = logging.getLogger("train")
 #: Upper end of the logit scale, as in CLIP (arXiv 2103.00020, section 2.5).
@@ -66,7 +67,7 @@ class Run:
         batch, streams, passes = config.train.batch_size, config.data.streams, config.train.accumulation
         if streams % ranks.count or batch % (ranks.count * passes):
             raise InputError(f"{ranks.count} ranks must divide data.streams ({streams}), and times train.accumulation the batch ({batch})")
-        self.sources, self.tasks = open_sources(config, ranks), load_tasks(config.evaluate.tasks if config.evaluate.every else ())
+        self.sources, self.tasks = open_sources(config, ranks), load_tasks(config.evaluate.tasks if config.evaluate.every_samples else ())
         self.epochs = self.sources[0].epochs  # what is told by the epoch is told by the first set's
         output.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(output) if ranks.rank == 0 else None
@@ -78,7 +79,7 @@ class Run:
         self.architecture = find_architecture(config.model, loss=config.train.loss)
         self.tokenizer = create_tokenizer(config.model, self.architecture)
         torch.manual_seed(config.train.seed)
-        self.model = create_model(config.model, self.architecture).to(ranks.device)
+        self.model = skip_padding(create_model(config.model, self.architecture).to(ranks.device))
         self.model.set_grad_checkpointing(config.train.activation_checkpointing)
         #: What a run must share with the one that it goes on from: the model, the data and the order of the data.
         self.identity = {"model": self.architecture, "images": "; ".join(of.identity for of in self.sources), "train.batch_size": batch}
@@ -98,12 +99,13 @@ class Run:
         if saved:
             restore_state(self.model, self.optimizer, saved)
         if config.train.compile:
-            # With several ranks layer by layer, so that the gradients of one travel while the next is computed.
-            for module in find_layers(self.model) if ranks.count > 1 else [self.model]:
+            # Texts come in some lengths, and a module is compiled for each.
+            torch._dynamo.config.recompile_limit = 32
+            for module in find_compiled(self.model, ranks):
                 module.compile(dynamic=False)
+        self.flops = count_flops(config.model, self.architecture)
         peak = peak_flops(ranks.device) if config.train.precision != "fp32" else None
-        load = count_flops(config.model, self.architecture) / (peak * ranks.count) if peak else 0.0
-        self.logbook = Logbook(config, output, step=self.step, load=load) if ranks.rank == 0 else None
+        self.logbook = Logbook(config, output, step=self.step, peak=peak) if ranks.rank == 0 else None
         self._thread, self._writing = ThreadPoolExecutor(1), Future[Path]()
         self._writing.set_result(output)
 
@@ -113,9 +115,19 @@ class Run:
         reader = Reader(self.sources, self.config, streams, tokenizer=self.tokenizer, size=image_size(self.model), first_step=self.step)
         return reader.batches(pin_memory=self.ranks.device.type == "cuda")
 
-    def is_due(self, every: int) -> bool:
-        """Whether to do now what is done every ``every`` steps and at the end; 0 is never."""
-        return every > 0 and (self.step % every == 0 or self.step == self.config.train.steps)
+    def prepare(self, tokens: torch.Tensor) -> Texts | torch.Tensor:
+        """The texts of a pass as the model takes them, on its device, from tokens int64 (n, context) on the CPU."""
+        # FSDP would gather and let go of the tower's weights for every part.
+        sharded = self.shared is self.model and self.ranks.count > 1
+        texts = self.model.sort(tokens, parts=1 if sharded else PARTS) if isinstance(self.model, ShortTextCLIP) else tokens
+        if self.logbook:
+            image, text = self.flops
+            self.logbook.flops += len(tokens) * (image + text * (texts.share if isinstance(texts, Texts) else 1))
+        return texts.to(self.ranks.device)
+
+    def is_due(self, every: int, *, per_step: int = 1) -> bool:
+        """Whether to do now what is done at the end and every ``every`` things, of which a step has ``per_step``; 0 is never."""
+        return every > 0 and (self.step * per_step % every < per_step or self.step == self.config.train.steps)
 
     def save(self, *, best: bool) -> None:
         """Has a thread write a checkpoint while the training goes on, one at a time; every rank calls it."""
@@ -149,6 +161,15 @@ class Run:
             raise InputError(f"checkpoint.best: the evaluation gives no {wanted}, but {', '.join(figures)}")
         before, self.best = self.best, max(self.best, figures.get(wanted, -math.inf))
         return self.best > before
+
+
+def find_compiled(model: Model, ranks: Ranks) -> list[torch.nn.Module]:
+    """What is compiled for itself: the image tower and the layers of the text tower, whose lengths vary.
+
+    With several ranks it is the layers of both, so that the gradients of one travel while the next is computed.
+    """
+    layers, tower = find_layers(model), set(model.visual.modules())
+    return layers if ranks.count > 1 else [model.visual, *(layer for layer in layers if layer not in tower)]
 
 
 def create_optimizer(model: Model, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -210,7 +231,7 @@ def fit(run: Run, received: list[int]) -> signal.Signals | None:
         run.step += 1
         if run.is_due(config.log.every):
             run.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=run.bad_images)
-        best = run.is_due(config.evaluate.every) and run.evaluate()
+        best = run.is_due(config.evaluate.every_samples, per_step=config.train.batch_size) and run.evaluate()
         if run.is_due(config.checkpoint.every) or stopping or best:
             run.save(best=best)
         if stopping and run.step < config.train.steps:
@@ -223,30 +244,30 @@ def backward(run: Run, parts: list[Part]) -> tuple[torch.Tensor, float]:
     """Clipped gradients. Returns this rank's loss, whose mean over the ranks is the batch's, and the norm before clipping."""
     device, passes = run.ranks.device, run.config.train.accumulation
     images = torch.cat([part.images.to(device, non_blocking=True) for part in parts]).chunk(passes)
-    tokens = torch.cat([part.tokens.to(device, non_blocking=True) for part in parts]).chunk(passes)
+    texts = [run.prepare(tokens) for tokens in torch.cat([part.tokens for part in parts]).chunk(passes)]
     run.optimizer.zero_grad(set_to_none=True)
     if passes > 1:
-        loss = backward_in_passes(run, images, tokens)
+        loss = backward_in_passes(run, images, texts)
     else:
-        loss = run.loss(**forward(run, run.shared, *images, *tokens, number=0))
+        loss = run.loss(**forward(run, run.shared, *images, *texts, number=0))
         loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optimizer.clip_norm or math.inf)
     return loss.detach(), float(whole(norm))
 
 
-def backward_in_passes(run: Run, images: Sequence[torch.Tensor], tokens: Sequence[torch.Tensor]) -> torch.Tensor:
+def backward_in_passes(run: Run, images: Sequence[torch.Tensor], texts: Sequence[Texts | torch.Tensor]) -> torch.Tensor:
     """The gradients of one big batch in the memory of a small one (GradCache, arXiv 2101.06983).
 
     The loss of all features together gives the gradient at each feature; a second forward pass, part by part, carries it on to the weights.
     """
     with torch.no_grad():
-        outputs = [forward(run, run.model, *part, number=i) for i, part in enumerate(zip(images, tokens, strict=True))]
+        outputs = [forward(run, run.model, *part, number=i) for i, part in enumerate(zip(images, texts, strict=True))]
     features = ("image_features", "text_features")
     joined = {**outputs[0], **{key: torch.cat([output[key] for output in outputs]) for key in features}}
     leaves: dict[str, Any] = {key: value.detach().requires_grad_() for key, value in joined.items()}
     loss: torch.Tensor = run.loss(**leaves)
     loss.backward()
-    for i, part in enumerate(zip(images, tokens, strict=True)):
+    for i, part in enumerate(zip(images, texts, strict=True)):
         last = i == len(images) - 1
         # The ranks exchange gradients once, with the last part; it also carries the gradients of logit scale and bias. FSDP's do with each:
         # no rank has room for all gradients.
@@ -259,13 +280,13 @@ def backward_in_passes(run: Run, images: Sequence[torch.Tensor], tokens: Sequenc
     return loss
 
 
-def forward(run: Run, model: Model, images: torch.Tensor, tokens: torch.Tensor, *, number: int) -> dict[str, torch.Tensor]:
-    """Features, logit scale and bias, fp32, in pass ``number``. ``images`` uint8 (n, size, size, 3), ``tokens`` int64 (n, context)."""
+def forward(run: Run, model: Model, images: torch.Tensor, texts: Texts | torch.Tensor, *, number: int) -> dict[str, torch.Tensor]:
+    """Features, logit scale and bias, fp32, in pass ``number``. ``images`` uint8 (n, size, size, 3), ``texts`` see Run.prepare."""
     # What is random in a model (patch dropout) depends on this alone, so that no generator's state has to be saved.
     key = f"{run.config.train.seed}/{run.step}/{run.ranks.rank}/{number}"
     torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little"))
     mean, std = (torch.tensor(run.model.visual.preprocess_cfg[k], device=images.device).view(3, 1, 1) for k in ("mean", "std"))
     precision, kind = run.config.train.precision, run.ranks.device.type
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and kind == "cuda")):
-        output = model((images.permute(0, 3, 1, 2) / 255 - mean) / std, tokens)
+        output = model((images.permute(0, 3, 1, 2) / 255 - mean) / std, texts)
     return {key: value.float() for key, value in output.items()}

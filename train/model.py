@@ -92,16 +92,22 @@ def _find_weights(config: ModelConfig, architecture: dict[str, Any]) -> Path:
         raise InputError(f"model.pretrained: {given} cannot be fetched ({type(error).__name__}); {fetch} and set it to FOLDER") from None
 
 
-def count_flops(config: ModelConfig, architecture: dict[str, Any]) -> int:
-    """Floating-point operations of one pair's forward and backward pass; a multiply-add is two.
+def count_flops(config: ModelConfig, architecture: dict[str, Any]) -> tuple[int, int]:
+    """Floating-point operations of an image's, and of a whole context's, forward and backward pass; a multiply-add is two.
 
     Without the loss, whose part grows with the batch (0.5 % for ViT-B-32 at 32,768), and without what activation checkpointing does again.
     """
     model, context = create_model(config, architecture, device="meta"), architecture["text_cfg"].get("context_length", 77)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        output = model(torch.empty(1, 3, image_size(model), image_size(model)), torch.zeros(1, context, dtype=torch.int64))
-        sum(value.sum() for value in output.values()).backward()
-    return int(counter.get_total_flops())
+
+    def count(encode: Callable[[torch.Tensor], torch.Tensor], one: torch.Tensor) -> int:
+        with FlopCounterMode(display=False) as counter:
+            features = encode(one)
+            if features.requires_grad:
+                features.sum().backward()
+        return int(counter.get_total_flops())
+
+    image = torch.empty(1, 3, image_size(model), image_size(model), device="meta")
+    return count(model.encode_image, image), count(model.encode_text, torch.zeros(1, context, dtype=torch.int64, device="meta"))
 
 
 def image_size(model: Model) -> int:

@@ -19,7 +19,8 @@ import psutil
 
 from pipelines.processes import module_environment
 from tests.engines.artifacts import jars
-from tests.engines.processes import Started, free_ports, start, wait_until
+from tests.engines.processes import Started, start, wait_until
+from tests.ports import free_ports
 
 _CONFIG = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "flink" / "config.yaml"
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tests.engines.processes import Started, free_ports, start, wait_until
+from tests.engines.processes import Started, start, wait_until
+from tests.ports import free_ports
 
 #: Everything that Slurm would do through cgroups, systemd or accounts of users is done plainly or not at all.
 _CONFIG = """\

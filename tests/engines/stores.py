@@ -28,7 +28,8 @@ from aiohttp import web
 from yarl import URL
 
 from pipelines.processes import python_module
-from tests.engines.processes import free_ports, running, wait_until
+from tests.engines.processes import running, wait_until
+from tests.ports import free_ports
 
 BUCKET = "bucket"
 #: fake-gcs-server, which ``make test-stores`` installs; empty where that is not what runs.

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pipelines import fetch
 from pipelines.fetch import FetchConfig, Fetched, fetch_all, is_public
 from tests.pipelines.raw_server import BODY, Server, answer, drip, endless, in_turn, redirect, reset, silence
+from tests.ports import free_ports
 
 #: Everything fast, loopback allowed: what single tests change they name.
 QUICK: dict[str, Any] = {
@@ -54,12 +55,6 @@ def fetched(*urls: str, **options: Any) -> list[Fetched]:
 
 def reason_of(url: str, **options: Any) -> str:
     return fetched(url, **options)[0].reason
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- what is asked, and how ---
@@ -391,7 +386,12 @@ def test_dead_hosts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(fetch, "lookup", no_such_host)
-    urls = ["http://gone.example/a.jpg", f"http://127.0.0.1:{unused_port()}/", server.url("ok").replace("http", "https"), server.url("ok")]
+    urls = [
+        "http://gone.example/a.jpg",
+        f"http://127.0.0.1:{free_ports(1)[0]}/",
+        server.url("ok").replace("http", "https"),
+        server.url("ok"),
+    ]
     assert [result.reason for result in fetched(*urls)] == ["dns", "refused", "tls", ""]
 
 

@@ -6,11 +6,10 @@ import multiprocessing
 import os
 import pathlib
 import shutil
-import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
+from tests.ports import free_ports
 from train.config import Config
 
 
@@ -47,9 +46,7 @@ def run_in_turn(turns: Sequence[Turn], *, ranks: int) -> None:
     """Trains to the end of each run, one after the other."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["train.loop", "pandas"])
-    with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in turns]
-        ports = [server.getsockname()[1] for server in servers]
+    ports = free_ports(len(turns))
     processes = [context.Process(target=_train, args=(turns, ports, rank, ranks)) for rank in range(ranks)]
     for process in processes:
         process.start()

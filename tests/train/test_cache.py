@@ -57,6 +57,18 @@ def test_a_file_is_fetched_once_by_all_who_ask_at_the_same_time(tmp_path: pathli
     assert None not in found
 
 
+def test_files_that_are_made_at_the_same_time_do_not_disturb_each_other(tmp_path: pathlib.Path) -> None:
+    cache = FileCache(folder=tmp_path, limit=500)
+
+    def fetch(out: BinaryIO) -> None:
+        out.write(b"x")
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda i: cache.find([str(i)], 1, fetch), range(500)))
+    assert len(set(found)) == 500
+    assert held(tmp_path) == [1] * 500
+
+
 def test_what_was_not_used_for_longest_goes_first_and_what_the_run_has_used_stays(tmp_path: pathlib.Path) -> None:
     files, before = Files(), FileCache(folder=tmp_path, limit=100, since=0)
     names = [files.find(before, name, 30) for name in "abc"]

@@ -32,10 +32,10 @@ MINIMAL: dict[str, dict[str, object]] = {"model": {"name": "ViT-B-32"}, "train":
         ("model", {"unlocked_groups": 1}, "model.unlocked_groups needs model.lock_image"),
         ("model", {"lock_image": True, "unlocked_layers": 1}, "model.unlocked_layers needs model.lock_text"),
         ("checkpoint", {"best": "imagenet/en"}, "checkpoint.best must be task/language/metric, not imagenet/en"),
-        ("checkpoint", {"best": "imagenet/en/accuracy"}, "checkpoint.best needs evaluate.every"),
+        ("checkpoint", {"best": "imagenet/en/accuracy"}, "checkpoint.best needs evaluate.every_samples"),
         ("train", {"parallel": "zero"}, "Invalid enum value 'zero' - at `train.parallel`"),
         ("schedule", {"warmup": 10}, "schedule.warmup (10) must be less than train.steps (10)"),
-        ("evaluate", {"every": 5}, "evaluate.every needs evaluate.tasks"),
+        ("evaluate", {"every_samples": 5}, "evaluate.every_samples needs evaluate.tasks"),
     ],
 )
 def test_a_wrong_value_is_named(table: str, values: dict[str, object], message: str) -> None:

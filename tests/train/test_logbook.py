@@ -36,9 +36,9 @@ def test_tensorboard_shows_the_lines_of_the_log_each_once_after_a_resume(config:
 
 def test_the_line_for_people_has_the_time_left(config: Make, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="train")
-    book = Logbook(config(train={"steps": 1000}), tmp_path, step=100, load=0.001)
+    book = Logbook(config(train={"steps": 1000}), tmp_path, step=100, peak=1e9)
     book._start -= 10.0
-    book.waited = 2.5
+    book.waited, book.flops = 2.5, 1.6e8
     book.report(110, loss=1.5)
     [line] = caplog.messages
     found = re.fullmatch(r"step 110/1000  loss 1\.5  samples_per_second (\S+)  data_wait (\S+)  mfu (\S+)  left 0:(\d\d):(\d\d)", line)

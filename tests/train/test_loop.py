@@ -26,8 +26,8 @@ from train import loop
 from train.checkpoint import save_checkpoint
 from train.config import Config, InputError, OptimizerConfig
 from train.data import Part, Reader, open_sources
-from train.distributed import Ranks, find_layers
-from train.loop import LARGEST_LOGIT_SCALE, NotFiniteError, Run, backward, create_optimizer, learning_rate, train
+from train.distributed import Ranks
+from train.loop import LARGEST_LOGIT_SCALE, NotFiniteError, Run, backward, create_optimizer, find_compiled, learning_rate, train
 from train.model import create_tokenizer
 
 Make = Callable[..., Config]
@@ -121,7 +121,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def by_two(made: Make, config: Make, numbered: str, task: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """What two ranks train here without being disturbed."""
     root = tmp_path_factory.mktemp("by two")
-    evaluated = config(evaluate={"every": 2, "tasks": [task]}, train={"steps": 4, "parallel": "fsdp"})
+    evaluated = config(evaluate={"every_samples": 32, "tasks": [task]}, train={"steps": 4, "parallel": "fsdp"})
     short = config(data={"paths": [numbered]}, train={"steps": 2})
     turns = [Turn(made(workers=0), root / "undisturbed"), Turn(evaluated, root / "evaluated"), Turn(short, root / "short")]
     run_in_turn(turns, ranks=2)
@@ -379,8 +379,8 @@ def test_what_cannot_be_trained_is_said_at_the_start(config: Make, tmp_path: pat
 
 
 def test_evaluation_during_training_is_logged(config: Make, tmp_path: pathlib.Path, task: dict[str, Any], by_two: pathlib.Path) -> None:
-    train(config(evaluate={"every": 20, "tasks": [task]}, train={"steps": 40}), tmp_path / "learnt")
-    train(config(evaluate={"every": 2, "tasks": [task]}, train={"steps": 4}), tmp_path / "one")
+    train(config(evaluate={"every_samples": 320, "tasks": [task]}, train={"steps": 40}), tmp_path / "learnt")
+    train(config(evaluate={"every_samples": 32, "tasks": [task]}, train={"steps": 4}), tmp_path / "one")
     learnt, one, two = (
         {line["step"]: line["evaluation"] for line in read_log(place) if "evaluation" in line}
         for place in (tmp_path / "learnt", tmp_path / "one", by_two / "evaluated")
@@ -389,7 +389,7 @@ def test_evaluation_during_training_is_logged(config: Make, tmp_path: pathlib.Pa
     assert learnt[40] == {"squares": {"en": {"accuracy": 1.0, "mean_class_accuracy": 1.0, "images": 3, "excluded": 0}}}
     assert sorted(two) == [2, 4]
     assert two == one
-    missing = config(evaluate={"every": 20, "tasks": [{**task, "images": f"{tmp_path}/nowhere"}]})
+    missing = config(evaluate={"every_samples": 320, "tasks": [{**task, "images": f"{tmp_path}/nowhere"}]})
     with pytest.raises(InputError, match=r"task squares: no image in .*nowhere"):
         train(missing, tmp_path / "three")
     assert not (tmp_path / "three").exists()
@@ -409,7 +409,7 @@ def test_the_best_checkpoint_stays_and_is_known_after_a_resume(
     kept = []
     for steps in (6, 8, 10):
         checkpoint = {"every": 100, "keep": 1, "best": "flowers/en/accuracy"}
-        train(config(evaluate={"every": 2, "tasks": [{}]}, checkpoint=checkpoint, train={"steps": steps}), tmp_path)
+        train(config(evaluate={"every_samples": 32, "tasks": [{}]}, checkpoint=checkpoint, train={"steps": steps}), tmp_path)
         best = torch.load(tmp_path / "checkpoints/best.pt", weights_only=True)
         kept.append((best["step"], best["best"], sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))))
     assert kept == [
@@ -424,7 +424,7 @@ def test_the_best_checkpoint_stays_and_is_known_after_a_resume(
 def test_a_best_figure_that_no_task_gives_is_named(config: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "load_tasks", lambda tables: [])
     monkeypatch.setattr(loop, "evaluate", lambda *_: {"flowers": {"en": {"accuracy": 0.5, "images": 2}}})
-    made = config(evaluate={"every": 1, "tasks": [{}]}, checkpoint={"best": "flowers/de/accuracy"})
+    made = config(evaluate={"every_samples": 16, "tasks": [{}]}, checkpoint={"best": "flowers/de/accuracy"})
     told = r"checkpoint\.best: the evaluation gives no flowers/de/accuracy, but flowers/en/accuracy, flowers/en/images"
     with pytest.raises(InputError, match=told):
         train(made, tmp_path)
@@ -434,8 +434,21 @@ def test_what_is_compiled(config: Make, tmp_path: pathlib.Path, monkeypatch: pyt
     compiled: list[tuple[Any, dict[str, Any]]] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: compiled.append((module, options)))
     run = Run(config(train={"compile": True}), tmp_path, ALONE)
-    assert compiled == [(run.model, {"dynamic": False})]
-    assert find_layers(run.model) == [run.model.visual.transformer.resblocks[0], run.model.transformer.resblocks[0]]
+    layers = [run.model.visual.transformer.resblocks[0], run.model.transformer.resblocks[0]]
+    assert compiled == [(module, {"dynamic": False}) for module in (run.model.visual, layers[1])]
+    assert find_compiled(run.model, Ranks(rank=0, count=2, device=torch.device("cpu"))) == layers
+
+
+def test_what_is_done_every_so_many_samples_is_done_in_the_step_that_reaches_them(config: Make, tmp_path: pathlib.Path) -> None:
+    run = Run(config(train={"steps": 12}), tmp_path, ALONE)
+
+    def due(every: int, **per_step: int) -> list[int]:
+        return [run.step for run.step in range(1, 13) if run.is_due(every, **per_step)]
+
+    assert due(40, per_step=16) == [3, 5, 8, 10, 12]
+    assert due(7, per_step=16) == list(range(1, 13))
+    assert due(5) == [5, 10, 12]
+    assert due(0) == due(0, per_step=16) == []
 
 
 def test_learning_rate() -> None:

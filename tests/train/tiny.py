@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from balancing.pairs import IMAGES_SCHEMA, pair_keys
+from tests.ports import free_ports
 from train.config import Config
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "белый": (250, 250, 250)}
@@ -69,8 +69,7 @@ def start(config: Config, output: pathlib.Path, *, ranks: int = 1) -> list[Any]:
     """The processes of a run, started. They are forks of a server that has torch imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["train.loop", "pandas"])
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    (port,) = free_ports(1)
     processes = []
     for rank in range(ranks):
         environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from train.distributed import Ranks
 from train.evaluation.layouts import Picture
 from train.model import Model, Tokenizer
+from train.texts import skip_padding
 
 log = logging.getLogger("train")
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class Embedder:
     """A model in the hands of all ranks, each of which calls the same methods with the same arguments."""
 
     def __init__(self, model: Model, tokenizer: Tokenizer, ranks: Ranks) -> None:
-        self._model, self._tokenizer, self._ranks = model, tokenizer, ranks
+        self._model, self._tokenizer, self._ranks = skip_padding(model), tokenizer, ranks
         self._preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
