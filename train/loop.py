@@ -80,6 +80,9 @@ class Run:
         self.tokenizer = create_tokenizer(config.model, self.architecture)
         torch.manual_seed(config.train.seed)
         self.model = skip_padding(create_model(config.model, self.architecture).to(ranks.device))
+        self.mean, self.std = (
+            torch.tensor(self.model.visual.preprocess_cfg[k], device=ranks.device).view(3, 1, 1) for k in ("mean", "std")
+        )
         self.model.set_grad_checkpointing(config.train.activation_checkpointing)
         #: What a run must share with the one that it goes on from: the model, the data and the order of the data.
         self.identity = {"model": self.architecture, "images": "; ".join(of.identity for of in self.sources), "train.batch_size": batch}
@@ -285,8 +288,7 @@ def forward(run: Run, model: Model, images: torch.Tensor, texts: Texts | torch.T
     # What is random in a model (patch dropout) depends on this alone, so that no generator's state has to be saved.
     key = f"{run.config.train.seed}/{run.step}/{run.ranks.rank}/{number}"
     torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little"))
-    mean, std = (torch.tensor(run.model.visual.preprocess_cfg[k], device=images.device).view(3, 1, 1) for k in ("mean", "std"))
     precision, kind = run.config.train.precision, run.ranks.device.type
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and kind == "cuda")):
-        output = model((images.permute(0, 3, 1, 2) / 255 - mean) / std, texts)
+        output = model((images.permute(0, 3, 1, 2) / 255 - run.mean) / run.std, texts)
     return {key: value.float() for key, value in output.items()}

@@ -21,6 +21,7 @@ from tests.benchmarks import (  # noqa: F401  their benchmarks register themselv
     matching,
     ngrams_scale,
     target_pairs,
+    texts,
     wikipedia,
     world_automata,
 )

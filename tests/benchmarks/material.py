@@ -158,6 +158,13 @@ class Material:
             return list(itertools.islice((f"{text} {i}" for i, text in enumerate(self._world_captions(("en",)))), self.size.texts))
         return list(dict.fromkeys(text.strip() for text in self._caption_lines("multi30k-train.en.gz")))[: self.size.texts]
 
+    @cached_property
+    def web_texts(self) -> list[str]:
+        """What pages of the web say of their images."""
+        if self.data is None:
+            return self.english_texts
+        return [text.strip() for text in self._caption_lines("crawl-alts.txt.gz") if text.strip()]
+
     def _caption_lines(self, name: str) -> list[str]:
         assert self.data is not None
         return gzip.decompress((self.data / "captions" / name).read_bytes()).decode().split("\n")
