@@ -11,7 +11,6 @@ Of several sets each has some of the streams, and so its share of every batch, a
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,17 +20,11 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
-from PIL import Image
 
 from balancing.sampling import uniform
 
 #: What is read of a row group; must allow weak references and be true.
 Rows = TypeVar("Rows")
-#: Images with more are not decoded: one takes 3 bytes a pixel, and one made for the purpose a thousand times the size of its file. The job
-#: images lets no larger ones through.
-MAX_PIXELS = 50_000_000
-#: Aspect ratios that a training crop may have, as in open_clip.
-CROP_RATIO = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,44 +126,5 @@ def _samples(
 
 
 def crop_draws(seed: int, epoch: int, numbers: np.ndarray) -> np.ndarray:
-    """The draws of :func:`crop_box` for images by their numbers in the set: float64 in [0, 1), shape (images, 4)."""
+    """What decides the crops of images, by their numbers in the set: float64 in [0, 1), shape (images, 4)."""
     return np.stack([uniform(seed, epoch, f"crop {what}", numbers) for what in ("area", "ratio", "left", "top")], axis=1)
-
-
-def crop_box(width: int, height: int, draws: np.ndarray, scale: Sequence[float]) -> tuple[float, float, float, float]:
-    """Left, top, width and height of a random crop, in pixels.
-
-    ``draws``: four numbers in [0, 1) for area, aspect ratio, left and top. The area is uniform in ``scale`` (shares of the image), the
-    ratio log-uniform within what CROP_RATIO allows and the image holds; an image too long for any ratio gives its largest crop of an
-    allowed one.
-    """
-    area = scale[0] + (scale[1] - scale[0]) * draws[0]
-    ratio = width / height
-    low, high = max(CROP_RATIO[0], area * ratio), min(CROP_RATIO[1], ratio / area)
-    if low <= high:
-        ratio = low * (high / low) ** draws[1]
-        crop_height = min(height, math.sqrt(width * height * area / ratio))
-    else:
-        ratio = min(max(ratio, CROP_RATIO[0]), CROP_RATIO[1])
-        crop_height = min(height, width / ratio)
-    crop_width = min(width, crop_height * ratio)
-    return float((width - crop_width) * draws[2]), float((height - crop_height) * draws[3]), float(crop_width), float(crop_height)
-
-
-def crop_image(jpeg: bytes, size: int, draws: np.ndarray, scale: Sequence[float]) -> np.ndarray:
-    """A training crop of an encoded image, resized: uint8 (size, size, 3). ``draws`` and ``scale`` as in :func:`crop_box`.
-
-    Of an animation the first frame. Raises ValueError where the image has more than MAX_PIXELS, and what the decoder raises.
-    """
-    with Image.open(io.BytesIO(jpeg)) as image:
-        full_width, full_height = image.size
-        if full_width * full_height > MAX_PIXELS:
-            raise ValueError(f"{full_width} x {full_height} are more than {MAX_PIXELS} pixels")
-        left, top, width, height = crop_box(full_width, full_height, draws, scale)
-        # A JPEG decoder gives a half, quarter or eighth of the size for a fraction of the time; never less than the crop needs.
-        image.draft(None, (math.ceil(size * full_width / width), math.ceil(size * full_height / height)))
-        x, y = image.width / full_width, image.height / full_height
-        # Pillow refuses a box that rounding has pushed over the edge.
-        box = (left * x, top * y, min((left + width) * x, image.width), min((top + height) * y, image.height))
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
-        return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -23,12 +22,13 @@ import torch.distributed as dist
 from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from balancing.epochs import Epochs, Shuffle, crop_image, share, stream_shares, walk
+from balancing.epochs import Epochs, Shuffle, share, stream_shares, walk
 from balancing.file_cache import FileCache
 from balancing.image_set import COLUMNS, ImageSet, Source, Taken, image_set, map_texts, plan_epochs, rows_of_groups, take
 from balancing.online import TextDraw
 from train.config import Config, InputError, SetConfig
 from train.distributed import Ranks
+from train.images import crop_image
 from train.model import Tokenizer
 
 log = logging.getLogger("train")
@@ -188,7 +188,7 @@ class Reader(IterableDataset[Part]):
         return taken
 
     def _part(self, samples: list[tuple[int, Taken]]) -> Part:
-        images, texts, bad = np.zeros((len(samples), self.size, self.size, 3), dtype=np.uint8), [""] * len(samples), []
+        images, texts, bad = torch.zeros(len(samples), self.size, self.size, 3, dtype=torch.uint8), [""] * len(samples), []
         for i, (n, taken) in enumerate(samples):
             try:
                 texts[i] = taken.texts[n].as_py() or ""
@@ -198,4 +198,4 @@ class Reader(IterableDataset[Part]):
             # Image decoders raise whatever their format made them raise: all of it means that this one image is bad.
             except Exception as error:
                 bad.append(f"{taken.place}, row {taken.rows[n]}, {taken.ids[n]}: {error or type(error).__name__}")
-        return Part(torch.from_numpy(images), self.tokenizer(texts), bad)
+        return Part(images, self.tokenizer(texts), bad)

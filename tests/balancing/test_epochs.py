@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from balancing.epochs import EpochOrder, Epochs, Shuffle, crop_box, crop_draws, crop_image, share, stream_shares, walk
+from balancing.epochs import EpochOrder, Epochs, Shuffle, crop_draws, share, stream_shares, walk
 
 GOLDEN_ORDER = [[(3, 1), (2, 0), (3, 0), (2, 1)], [(0, 0), (2, 4), (2, 3), (0, 1)]]
 GOLDEN_CROPS = [
@@ -128,36 +126,3 @@ def test_sets_have_neighbouring_streams_by_their_weights(weights: list[float], s
 )
 def test_what_is_left_goes_to_the_largest_remainders(weights: list[float], streams: int, lengths: list[int]) -> None:
     assert [len(share) for share in stream_shares(weights, streams)] == lengths
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4))
-@settings(max_examples=300, deadline=None)
-def test_a_crop_lies_in_the_image_and_has_an_allowed_ratio(width: int, height: int, draws: list[float]) -> None:
-    left, top, w, h = crop_box(width, height, np.array(draws), (0.3, 1.0))
-    assert left >= 0
-    assert top >= 0
-    assert left + w <= width * (1 + 1e-9)
-    assert top + h <= height * (1 + 1e-9)
-    assert 3 / 4 - 1e-6 <= w / h <= 4 / 3 + 1e-6
-    if 3 / 4 <= width / height <= 4 / 3:
-        assert w * h == pytest.approx(width * height * (0.3 + 0.7 * draws[0]), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("mode", "size", "kind"), [("L", (1, 1), "PNG"), ("CMYK", (40, 30), "JPEG"), ("P", (300, 7), "GIF"), ("RGBA", (9, 200), "PNG")]
-)
-def test_any_kind_of_image_becomes_rgb(mode: str, size: tuple[int, int], kind: str) -> None:
-    buffer = io.BytesIO()
-    Image.new(mode, size).save(buffer, kind)
-    assert crop_image(buffer.getvalue(), 16, np.array([0.5, 0.5, 0.99, 0.99]), (0.9, 1.0)).shape == (16, 16, 3)
-
-
-def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_nearly_the_same_picture() -> None:
-    x = np.linspace(0, 255, 640)
-    picture = np.stack(np.broadcast_arrays(x[None, :], x[::-1, None], 100.0), axis=-1).astype(np.uint8)
-    jpeg, png = io.BytesIO(), io.BytesIO()
-    Image.fromarray(picture).save(jpeg, "JPEG", quality=95)
-    Image.fromarray(picture).save(png, "PNG")
-    draws = np.array([0.2, 0.4, 0.6, 0.8])
-    fast, exact = (crop_image(b.getvalue(), 64, draws, (0.5, 1.0)).astype(int) for b in (jpeg, png))
-    assert np.abs(fast - exact).max() <= 4
