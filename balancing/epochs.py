@@ -102,10 +102,10 @@ def walk(
     ``read`` gives the rows of an epoch's row group. Memory: per stream the row groups that one shuffle block touches (``shuffle_rows`` rows
     and at most two row groups more).
     """
-    cursors: list[Iterator[tuple[int, Rows]]] = []
+    order, cursors = None, list[Iterator[tuple[int, Rows]]]()
     for step in steps:
         epoch, within = epochs.place(step)
-        if within == 0 or not cursors:
+        if within == 0 or order is None:
             order, cursors = EpochOrder(epochs.rows[epoch], shuffle, epoch), []
             # Streams that are inside the same row group share it; it goes when the last of them has passed.
             shared: WeakValueDictionary[int, Rows] = WeakValueDictionary()

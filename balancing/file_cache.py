@@ -54,6 +54,7 @@ class FileCache:
     def _make(self, copy: Path, size: int, fetch: Callable[[BinaryIO], None]) -> bool:
         partial = copy.with_suffix(".partial")
         with self._locked("room"):
+            partial.unlink(missing_ok=True)  # of a process that was killed
             if not self._make_room(size):
                 return False
             with partial.open("wb") as out:

@@ -43,7 +43,7 @@ def draw_texts(image_keys: np.ndarray, texts: pa.ListArray, draw: TextDraw, *, e
     without texts is taken with place -1: it is bad input, and for the reader to tell.
 
     Raises:
-        ValueError: a text has no probability.
+        ValueError: a text has no probability, no key, or no language where these decide.
     """
     offsets = texts.offsets.to_numpy().astype(np.int64)
     n = np.diff(offsets)
@@ -52,17 +52,24 @@ def draw_texts(image_keys: np.ndarray, texts: pa.ListArray, draw: TextDraw, *, e
     some = np.flatnonzero(n)
     chosen, takes_part = places[some], stays[some]
     if draw.online:
+        _refuse_nulls(texts, "pair_key")
         probability = pc.struct_field(texts.values, "probability").to_numpy(zero_copy_only=False)
         if not (probability >= 0).all():
             raise ValueError("a text has no probability")
         takes_part &= kept(pc.struct_field(texts.values, "pair_key").to_numpy()[chosen], probability[chosen], seed=draw.seed, epoch=epoch)
     if draw.languages is not None:
+        _refuse_nulls(texts, "lang")
         encoded = pc.struct_field(texts.values, "lang").dictionary_encode()
         shares = np.array([draw.languages.get(lang, 1.0) for lang in encoded.dictionary.to_pylist()])
         takes_part &= uniform(draw.seed, epoch, LANGUAGE, image_keys[some]) < shares[encoded.indices.to_numpy()[chosen]]
     stays[some] = takes_part
     rows = np.flatnonzero(stays)
     return rows, np.where(n[rows] > 0, places[rows], -1)
+
+
+def _refuse_nulls(texts: pa.ListArray, field: str) -> None:
+    if pc.struct_field(texts.values, field).null_count:
+        raise ValueError(f"a text has no {field}")
 
 
 def count_drawn(image_keys: np.ndarray, texts: pa.ListArray, rows: np.ndarray, *, draw: TextDraw, epochs: range) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import multiprocessing
 import os
 import warnings
 from pathlib import Path
@@ -42,4 +43,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    end_process(main())
+    status = main()
+    # A loader's workers outlive the signals that end a job: without this, the end of a run that failed would wait for them for ever.
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    end_process(status)

@@ -58,7 +58,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int, best: boo
     """
     folder.mkdir(parents=True, exist_ok=True)
     newest = folder / f"step-{state['step']:010d}.pt"
-    for path in [newest, folder / "best.pt"][: 1 + best]:
+    # The best one first: a run that is killed between them goes on from the one before, and finds the best one again.
+    for path in [folder / "best.pt", newest][not best :]:
         with path.with_suffix(".partial").open("wb") as file:
             try:
                 torch.save(state, file)
@@ -69,30 +70,33 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int, best: boo
         os.replace(file.name, path)
         log.info("saved %s", path)
     # A broken one of a later step, which this run has passed over, must not push a whole one out.
-    for old in [found for found in sorted(folder.glob("step-*.pt")) if found <= newest][:-keep]:
-        old.unlink()
+    old = [found for found in sorted(folder.glob("step-*.pt")) if found <= newest][:-keep]
+    for file in [*old, *folder.glob("*.partial")]:  # those of a run that was killed
+        file.unlink()
     return newest
 
 
 def load_newest(folder: Path, *, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The newest whole checkpoint, mapped into memory; None where there is none. Broken ones are named in the log and left where they are.
 
-    Raises InputError where its ``identity`` is another.
+    Raises InputError where its ``identity`` is another, and where all are broken.
     """
-    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+    for path in (found := sorted(folder.glob("step-*.pt"), reverse=True)):
         try:
             with zipfile.ZipFile(path) as archive:
                 # torch writes checksums but does not read them.
                 if damaged := archive.testzip():
                     raise ValueError(f"checksum of {damaged}")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            was = state["identity"]
         # On a torn file the zip reader, the unpickler or the file system raises, each its own way.
         except Exception as error:
-            log.warning("%s is broken, the one before it is tried (%s: %s)", path, type(error).__name__, str(error).partition("\n")[0])
+            log.warning("%s is broken (%s: %s)", path, type(error).__name__, str(error).partition("\n")[0])
             continue
-        was = state["identity"]
         if changed := [f"{key} was {was.get(key)!r} and is {now!r}" for key, now in identity.items() if was.get(key) != now]:
             raise InputError(f"{path} is of another run ({'; '.join(changed)}): give another --output, or what it was")
         log.info("going on from %s", path)
         return state
+    if found:
+        raise InputError(f"no checkpoint in {folder} can be read: mend the disk, or delete them to begin at step 0")
     return None

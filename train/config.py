@@ -65,7 +65,7 @@ class DataConfig(Table, frozen=True):
     streams: Count = 16  # places of the epoch that a batch draws from; divides the batch, a multiple of every number of ranks to come
     shuffle_rows: Count = 1024  # a stream is shuffled within so many rows, on top of the shuffle of all row groups
     crop_scale: tuple[Share, Share] = (0.9, 1.0)  # shares of the image's area that a crop covers, least and most
-    max_bad: CountOrNone = 0  # unreadable images per epoch before the run stops; a black one takes the place of each
+    max_bad: CountOrNone = 0  # unreadable images per epoch before the run stops; a black one without a text takes the place of each
     cache: str = ""  # folder of this machine that keeps copies of remote files; what finds no room in it is read where it is
     cache_gb: NotNegative = 0.0  # the room, in 10^9 bytes: best that of all files, since every rank reads of all in each epoch
 
@@ -153,7 +153,9 @@ def load_config(path: str | Path, *, overrides: Iterable[str] = (), data: Sequen
     ``overrides`` are ``table.key=value`` with the value in TOML (a bare word is a string); ``data`` replaces ``data.paths``.
     Raises InputError: no such file, not TOML, an unknown or missing key, a value of the wrong type or out of range.
     """
-    file = Path(path) if Path(path).exists() else SHIPPED / Path(path).name
+    given = Path(path)
+    # A path to a folder that is mistyped must not become the configuration of that name here.
+    file = SHIPPED / given if given == Path(given.name) and not given.exists() else given
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
         return parse(reduce(_merged, [*map(_parse_override, overrides), {"data": {"paths": list(data)}} if data else {}], tables))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import signal
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from fsspec.implementations.local import LocalFileSystem
+from PIL import UnidentifiedImageError
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from balancing.epochs import Epochs, Shuffle, share, stream_shares, walk
@@ -49,7 +51,10 @@ def find_images(paths: Sequence[str], *, fields: Sequence[str] = ()) -> ImageSet
 
 
 def _list_parts(path: str) -> list[str]:
-    fs, root = fsspec.core.url_to_fs(path)
+    try:
+        fs, root = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{path}: {error}") from None
     if fs.isfile(root):
         return [path]
     if fs.exists(f"{root}/stage.json") and not fs.exists(f"{root}/_SUCCESS"):
@@ -68,7 +73,13 @@ def _find_copy(fs: fsspec.AbstractFileSystem, path: str, cache: FileCache) -> Pa
             shutil.copyfileobj(remote, out)
 
     content = [fs.unstrip_protocol(path), *(str(about.get(key)) for key in ("size", "ETag", "etag", "mtime"))]
-    return about["size"] and cache.find(content, about["size"], fetch)
+    try:
+        return about["size"] and cache.find(content, about["size"], fetch)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        log.warning("%s: the disk is full; %s is read where it is", cache.folder, path)
+        return None
 
 
 @contextmanager
@@ -81,7 +92,7 @@ def _open_parquet(url: str, cache: FileCache | None = None) -> Iterator[pq.Parqu
         with pq.ParquetFile(path, filesystem=fs) as parquet:
             yield parquet
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{url} cannot be read as Parquet: {error}") from None
+        raise InputError(f"{url} cannot be read as Parquet: {' '.join(str(error).split())}") from None
 
 
 def _rows_of_groups(url: str, fields: Sequence[str]) -> list[int]:
@@ -133,11 +144,15 @@ def _outlive_signals(_: int) -> None:
 
 
 class Part(NamedTuple):
-    """A worker's part of a batch: ``images`` uint8 (n, size, size, 3), ``tokens`` int64 (n, context), ``bad`` what could not be read."""
+    """A worker's part of a batch: ``images`` uint8 (n, size, size, 3), ``tokens`` int64 (n, context), ``bad`` what could not be read.
+
+    ``failed``: why there are no more parts.
+    """
 
     images: torch.Tensor
     tokens: torch.Tensor
     bad: list[str]
+    failed: str = ""
 
 
 @dataclass
@@ -159,15 +174,25 @@ class Reader(IterableDataset[Part]):
         self.cache = FileCache(folder=Path(data.cache), limit=int(data.cache_gb * 1e9)) if data.cache else None
 
     def batches(self, *, pin_memory: bool) -> Iterator[list[Part]]:
-        """The shares as the parts that the rank's workers give, in order."""
+        """The shares as the parts that the rank's workers give, in order. Raises InputError."""
         workers = min(self.config.data.workers, len(self.streams))
         prefetch = self.config.data.prefetch if workers else None
         options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": prefetch, "worker_init_fn": _outlive_signals}
         loader = DataLoader(self, batch_size=None, pin_memory=pin_memory, **options)
         # The loader asks its workers in turn, so that one round of them is one batch.
-        yield from map(list, zip(*[iter(loader)] * max(workers, 1), strict=True))
+        for parts in zip(*[iter(loader)] * max(workers, 1), strict=True):
+            if failed := next((part.failed for part in parts if part.failed), ""):
+                raise InputError(failed)
+            yield list(parts)
 
     def __iter__(self) -> Iterator[Part]:
+        try:
+            yield from self._parts()
+        except InputError as error:
+            # Raised in a worker, it would come out of the loader as a traceback.
+            yield Part(torch.empty(0), torch.empty(0), [], str(error))
+
+    def _parts(self) -> Iterator[Part]:
         worker, walks = get_worker_info(), []
         streams = share(self.streams, worker.id, worker.num_workers) if worker else self.streams
         for of in self.sources:
@@ -195,7 +220,10 @@ class Reader(IterableDataset[Part]):
                 if not texts[i]:
                     raise ValueError("no text")
                 images[i] = crop_image(taken.jpegs[n].as_py(), self.size, taken.crops[n], self.config.data.crop_scale)
-            # Image decoders raise whatever their format made them raise: all of it means that this one image is bad.
+            # Image decoders raise whatever their format made them raise: all of it means that this one image is bad. What takes its
+            # place is black, and its text empty.
             except Exception as error:
-                bad.append(f"{taken.place}, row {taken.rows[n]}, {taken.ids[n]}: {error or type(error).__name__}")
+                why = "not an image" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
+                bad.append(f"{taken.place}, row {taken.rows[n]}, {taken.ids[n]}: {why}")
+                texts[i] = ""
         return Part(images, self.tokenizer(texts), bad)

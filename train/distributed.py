@@ -13,6 +13,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from train.config import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
@@ -31,9 +33,14 @@ class Ranks:
 
 
 def join_ranks(device: str) -> Ranks:
-    """Joins the process group that torchrun's environment describes. ``device``: ``cpu``, ``cuda``, or ``auto`` for CUDA if there is."""
+    """Joins the process group that torchrun's environment describes. ``device``: ``cpu``, ``cuda``, or ``auto`` for CUDA if there is.
+
+    Raises InputError where there is no CUDA and it is asked for.
+    """
     rank, count, local = (int(os.environ.get(key, default)) for key, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise InputError("train.device is cuda, and torch finds no GPU with a driver here")
     place = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(place)

@@ -30,31 +30,37 @@ def peak_flops(device: torch.device) -> float | None:
 class Logbook:
     """A run's figures, written by its first rank. Started again at ``step``, it drops what was written after that step.
 
-    ``peak``: FLOP/s of this rank's GPU, None where it is not known; ``flops``, ``waited``: what this rank has computed, and the seconds
-    that it has waited for data, since the last report. Raises InputError where ``log.wandb`` is set and the package is not there.
+    ``peak``: FLOP/s of this rank's GPU, None where it is not known. Since the last report this rank has computed ``flops``, and spent
+    ``waited`` seconds in waiting for data and ``paused`` in what is no training.
+
+    Raises InputError where ``log.wandb`` is set and the package is not there, and where the log has a line that is none of its own.
     """
 
     def __init__(self, config: Config, folder: Path, *, step: int, peak: float | None) -> None:
-        self._config, self._peak, self.waited, self.flops = config, peak, 0.0, 0.0
+        self._config, self._peak, self.waited, self.flops, self.paused = config, peak, 0.0, 0.0, 0.0
         self._reported, self._start = step, time.perf_counter()
         self._file = folder / "log.jsonl"
         if self._file.exists():
-            lines = self._file.read_bytes().splitlines(keepends=True)
+            lines = [line for line in self._file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
             partial = self._file.with_suffix(".partial")
-            partial.write_bytes(b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step))
+            try:
+                partial.write_bytes(b"".join(line for line in lines if json.loads(line)["step"] <= step))
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{self._file} has a line that is no report: delete the line, or move the file away") from None
             partial.replace(self._file)
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self._wandb = start_wandb(config, folder) if config.log.wandb else None
 
     def report(self, step: int, **values: float) -> None:
         """Tells how the steps since the last report went."""
-        train, seconds = self._config.train, time.perf_counter() - self._start
+        train, seconds = self._config.train, time.perf_counter() - self._start - self.paused
         speed = (step - self._reported) * train.batch_size / seconds
         values |= {"samples_per_second": speed, "data_wait": self.waited / seconds} | (
             {"mfu": self.flops / seconds / self._peak} if self._peak else {}
         )
         left = timedelta(seconds=round((train.steps - step) * train.batch_size / speed))
-        self._reported, self._start, self.waited, self.flops = step, time.perf_counter(), 0.0, 0.0
+        self._reported, self._start = step, time.perf_counter()
+        self.waited = self.flops = self.paused = 0.0
         self.write(step, **values)
         figures = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         log.info("step %s/%s  %s  left %s", step, train.steps, figures, left)

@@ -23,7 +23,17 @@ from train.data import Part, Reader, open_sources
 from train.distributed import Ranks, find_layers, join_model, join_ranks, whole
 from train.evaluation.tasks import evaluate, load_tasks
 from train.logbook import Logbook, flatten, peak_flops
-from train.model import Model, count_flops, create_model, create_tokenizer, find_architecture, image_size, load_pretrained, save_model
+from train.model import (
+    PROBE,
+    Model,
+    count_flops,
+    create_model,
+    create_tokenizer,
+    find_architecture,
+    image_size,
+    load_pretrained,
+    save_model,
+)
 from train.texts import PARTS, ShortTextCLIP, Texts, skip_padding
 
 log = logging.getLogger("train")
@@ -68,6 +78,9 @@ class Run:
         if streams % ranks.count or batch % (ranks.count * passes):
             raise InputError(f"{ranks.count} ranks must divide data.streams ({streams}), and times train.accumulation the batch ({batch})")
         self.sources, self.tasks = open_sources(config, ranks), load_tasks(config.evaluate.tasks if config.evaluate.every_samples else ())
+        given = [f"{task.name}/{language}" for task in self.tasks for language in task.languages]
+        if config.checkpoint.best and config.checkpoint.best.rpartition("/")[0] not in given:
+            raise InputError(f"checkpoint.best: {config.checkpoint.best} is of no task and language; there are {', '.join(given)}")
         self.epochs = self.sources[0].epochs  # what is told by the epoch is told by the first set's
         output.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(output) if ranks.rank == 0 else None
@@ -87,10 +100,12 @@ class Run:
         #: What a run must share with the one that it goes on from: the model, the data and the order of the data.
         self.identity = {"model": self.architecture, "images": "; ".join(of.identity for of in self.sources), "train.batch_size": batch}
         self.identity |= {"train.seed": config.train.seed, "data.streams": streams, "data.shuffle_rows": config.data.shuffle_rows}
+        self.identity |= {"tokenizer": self.tokenizer([PROBE])[0].tolist(), "preprocessing": self.model.visual.preprocess_cfg}
         start = ("pretrained", "lock_image", "unlocked_groups", "lock_text", "unlocked_layers")
         self.identity |= {f"model.{key}": getattr(config.model, key) for key in start}
         if saved := load_newest(output / "checkpoints", identity=self.identity):
-            self.step, self.bad_images, self.best = saved["step"], saved["bad_images"], saved["best"]
+            self.step, self.bad_images = saved["step"], saved["bad_images"]
+            self.best = saved["best"].get(config.checkpoint.best, -math.inf)
         elif config.model.pretrained:
             load_pretrained(self.model, config.model, self.architecture)
         log.info("%s: %.1f M parameters; %s ranks", config.model.name, sum(p.numel() for p in self.model.parameters()) / 1e6, ranks.count)
@@ -136,7 +151,8 @@ class Run:
         """Has a thread write a checkpoint while the training goes on, one at a time; every rank calls it."""
         state = gather_state(self.model, self.optimizer)
         if self.ranks.rank == 0:
-            state |= {"step": self.step, "bad_images": self.bad_images, "best": self.best, "identity": self.identity}
+            best_of = {self.config.checkpoint.best: self.best}
+            state |= {"step": self.step, "bad_images": self.bad_images, "best": best_of, "identity": self.identity}
             self.check_writing(wait=True)
             folder, keep = self.output / "checkpoints", self.config.checkpoint.keep
             self._writing = self._thread.submit(save_checkpoint, folder, state, keep=keep, best=best)
@@ -154,11 +170,13 @@ class Run:
 
     def evaluate(self) -> bool:
         """Evaluates and logs a copy of the model, neither sharded nor compiled. Whether ``checkpoint.best`` was never greater."""
+        start = time.perf_counter()
         model = create_model(self.config.model, self.architecture, device=self.ranks.device)
         model.load_state_dict({key: whole(value) for key, value in self.model.state_dict().items()})
         found = evaluate(model, self.tokenizer, self.tasks, self.ranks)
         if self.logbook:
             self.logbook.write(self.step, evaluation=found)
+            self.logbook.paused += time.perf_counter() - start
         wanted, figures = self.config.checkpoint.best, dict(flatten(found))
         if wanted and wanted not in figures:
             raise InputError(f"checkpoint.best: the evaluation gives no {wanted}, but {', '.join(figures)}")
@@ -219,7 +237,7 @@ def fit(run: Run, received: list[int]) -> signal.Signals | None:
         loss = losses / run.ranks.count
         run.bad_images = int(bad) + (run.bad_images if run.epochs.place(run.step)[1] else 0)
         if run.bad_images > config.data.max_bad:
-            raise InputError(f"{run.bad_images} bad images in this epoch, and data.max_bad is {config.data.max_bad}; the log names them")
+            raise InputError(f"bad images in this epoch: {run.bad_images}, and data.max_bad is {config.data.max_bad}; the log names them")
         rate = learning_rate(run.step, peak=config.optimizer.lr, warmup=config.schedule.warmup, steps=config.train.steps)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFiniteError(
@@ -234,7 +252,11 @@ def fit(run: Run, received: list[int]) -> signal.Signals | None:
         run.step += 1
         if run.is_due(config.log.every):
             run.report(loss=loss, lr=rate, gradient_norm=norm, bad_images=run.bad_images)
-        best = run.is_due(config.evaluate.every_samples, per_step=config.train.batch_size) and run.evaluate()
+        try:
+            best = run.is_due(config.evaluate.every_samples, per_step=config.train.batch_size) and run.evaluate()
+        except InputError:
+            run.save(best=False)
+            raise
         if run.is_due(config.checkpoint.every) or stopping or best:
             run.save(best=best)
         if stopping and run.step < config.train.steps:

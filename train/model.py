@@ -23,19 +23,40 @@ Tokenizer = Callable[[list[str]], torch.Tensor]
 Model = Any
 # Where open_clip looks for the architecture and the weights of a ``local-dir:``.
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+#: A text by which tokenizers are told apart.
+PROBE = "A cat; ein Hund, 1 кот и 山の写真 🐈"
 #: Start of the logit scale and bias for the sigmoid loss (SigLIP, arXiv 2303.15343).
 SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 
 
 def find_architecture(config: ModelConfig, *, loss: str) -> dict[str, Any]:
-    """The model's configuration in open_clip's format; for the sigmoid loss it has a logit bias. InputError where there is none."""
+    """The model's configuration in open_clip's format; for the sigmoid loss it has a logit bias. InputError where there is none.
+
+    With a tokenizer of one's own it says so, and open_clip looks for that beside the model.
+    """
     found = config.custom or open_clip.get_model_config(config.name)
     if not found:
         close = ", ".join(get_close_matches(config.name, open_clip.list_models())) or "none"
         raise InputError(f"model.name: open_clip has no model {config.name!r}; close names: {close}")
     if missing := {"embed_dim", "vision_cfg", "text_cfg"} - set(found):
         raise InputError(f"the configuration of the model {config.name} has no {', '.join(sorted(missing))}")
+    if config.tokenizer:
+        found = {**found, "text_cfg": {"hf_tokenizer_name": Path(config.tokenizer).name, **found["text_cfg"]}}
     return {**SIGLIP_START, **found} if loss == "siglip" else found
+
+
+def find_preprocessing(config: ModelConfig) -> dict[str, Any]:
+    """How the weights of ``config.pretrained``, published or in a local folder, want their images; empty: as open_clip's models do."""
+    if not config.pretrained:
+        return {}
+    given = Path(config.pretrained)
+    file = (given.parent if given.name == WEIGHTS_FILE else given) / CONFIG_FILE
+    if file.is_file():
+        wanted = json.loads(file.read_text(encoding="utf-8")).get("preprocess_cfg", {})
+    else:
+        wanted = open_clip.get_pretrained_cfg(config.name, config.pretrained)
+    # The size is the architecture's.
+    return {key: wanted[key] for key in ("mean", "std", "interpolation", "resize_mode", "fill_color") if wanted.get(key) is not None}
 
 
 def create_model(config: ModelConfig, architecture: dict[str, Any], *, device: Any = "cpu") -> Model:
@@ -45,7 +66,8 @@ def create_model(config: ModelConfig, architecture: dict[str, Any], *, device: A
     layers, needs no gradient. Raises InputError where open_clip does not know a key of the architecture.
     """
     with tempfile.TemporaryDirectory() as folder, torch.device(device):
-        (Path(folder) / CONFIG_FILE).write_text(json.dumps({"model_cfg": architecture, "preprocess_cfg": {}}), encoding="utf-8")
+        about = {"model_cfg": architecture, "preprocess_cfg": find_preprocessing(config)}
+        (Path(folder) / CONFIG_FILE).write_text(json.dumps(about), encoding="utf-8")
         options: dict[str, Any] = {"load_weights": False, "pretrained_text": False, "output_dict": True, "nonscalar_logit_scale": True}
         try:
             model: Model = open_clip.create_model(f"local-dir:{folder}", device=device, **options)
@@ -122,7 +144,8 @@ def create_tokenizer(config: ModelConfig, architecture: dict[str, Any]) -> Token
     """The tokenizer of the architecture, or the one in the folder ``config.tokenizer``.
 
     open_clip's own is byte-level: it needs no network and takes any script. Others come from Hugging Face.
-    Raises InputError where it is not on this machine and cannot be fetched; the message says what to fetch.
+    Raises InputError where it is not on this machine and cannot be fetched (the message says what to fetch), and where it does not end
+    texts as the text tower expects.
     """
     text = architecture["text_cfg"]
     options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
@@ -130,11 +153,21 @@ def create_tokenizer(config: ModelConfig, architecture: dict[str, Any]) -> Token
     if not source:
         return open_clip.SimpleTokenizer(**options)
     try:
-        return open_clip.tokenizer.HFTokenizer(source, tokenizer_mode=text.get("tokenizer_mode"), **options)
-    except (ImportError, OSError, ValueError) as error:
+        tokenizer: Tokenizer = open_clip.tokenizer.HFTokenizer(source, tokenizer_mode=text.get("tokenizer_mode"), **options)
+    except ImportError as error:
+        raise InputError(f"the tokenizer {source} needs the package transformers ({error}): pip install transformers") from None
+    except (OSError, ValueError) as error:
         cause = f"the tokenizer {source} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})"
         fetch = f"run `hf download {source} --local-dir FOLDER` where there is a network and set model.tokenizer to the folder"
-        raise InputError(f"{cause}; it needs the package transformers; {fetch}") from None
+        raise InputError(f"{cause}; {'it must be the folder of a tokenizer' if config.tokenizer else fetch}") from None
+    tokens, pool = tokenizer([PROBE])[0], text.get("pool_type", "argmax")
+    end = int((tokens if pool == "argmax" else tokens == text.get("eos_id", 2)).int().argmax())
+    # Behind the end there is nothing but padding.
+    if pool in ("argmax", "eos") and "hf_model_name" not in text and (end == 0 or len(set(tokens[end + 1 :].tolist())) > 1):
+        wanted = "the token with the greatest number" if pool == "argmax" else f"token {text.get('eos_id', 2)}"
+        remedy = 'set pool_type = "eos" and eos_id in text_cfg of [model.custom]'
+        raise InputError(f"the tokenizer {source} does not end texts with {wanted}, which {config.name} pools: {remedy}")
+    return tokenizer
 
 
 def save_model(

@@ -96,6 +96,15 @@ def test_an_epoch_takes_what_a_loop_takes(images: Texts, draw: TextDraw, epoch: 
         assert languages_drawn(keys_of(images), lists, lengths, draw=draw) == by_language
 
 
+@pytest.mark.parametrize(("field", "online"), [("pair_key", True), ("lang", False)])
+def test_a_text_without_what_decides_is_told(field: str, online: bool) -> None:
+    fields = [f.with_nullable(True) for f in IMAGE_TEXT]
+    text = {"text": "t", "lang": "en", "entries": [], "pair_key": 1, "probability": 1.0, field: None}
+    draw = TextDraw(seed=1, online=online, languages=None if online else {"en": 0.5})
+    with pytest.raises(ValueError, match=f"a text has no {field}"):
+        draw_texts(keys_of([[]]), pa.array([[text]], pa.list_(pa.struct(fields))), draw, epoch=0)
+
+
 @pytest.mark.parametrize("value", [None, math.nan, -0.5])
 def test_a_text_without_a_probability_is_told(value: float | None) -> None:
     fields = [f.with_nullable(True) for f in IMAGE_TEXT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import os
 import pathlib
@@ -14,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+import fsspec
 import pytest
 import torch
 
 from balancing.file_cache import FileCache
 from balancing.pairs import image_keys
+from train import data
 from train.config import Config, InputError
 from train.data import Reader, open_sources
 from train.distributed import Ranks
@@ -86,6 +89,25 @@ def test_what_was_not_used_for_longest_goes_first_and_what_the_run_has_used_stay
     assert held(tmp_path) == [30, 35, 35]
     assert files.find(cache, "x", 101) is None
     assert files.times == {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}
+
+
+def test_what_a_killed_process_left_of_a_file_takes_no_room_from_it(tmp_path: pathlib.Path) -> None:
+    cache, files = FileCache(folder=tmp_path, limit=100), Files()
+    name = files.find(cache, "a", 80)
+    (tmp_path / str(name)).rename(tmp_path / f"{name}.partial")
+    assert files.find(cache, "a", 80) == name
+    assert held(tmp_path) == [80]
+
+
+def test_a_full_disk_is_no_damage(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def find(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileCache, "find", find)
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/set/part.parquet", b"x")
+    assert data._find_copy(fs, "/set/part.parquet", FileCache(folder=tmp_path, limit=100)) is None
+    assert "the disk is full; /set/part.parquet is read where it is" in caplog.text
 
 
 def test_what_does_not_arrive_whole_is_not_kept(tmp_path: pathlib.Path) -> None:

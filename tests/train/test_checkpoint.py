@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any
 
@@ -59,6 +60,31 @@ def test_a_broken_newer_one_does_not_push_out_a_whole_one(tmp_path: pathlib.Path
     assert found["step"] == 2
 
 
+def test_what_a_killed_run_left_goes_and_the_best_one_is_there_before_the_newest(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "step-0000000001.partial").write_bytes(b"cut")
+    save_checkpoint(tmp_path, state(2), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000002.pt"]
+    taken: list[str] = []
+
+    def replace(_: str, path: pathlib.Path) -> None:
+        taken.append(path.name)
+
+    monkeypatch.setattr(os, "replace", replace)
+    save_checkpoint(tmp_path, state(3), keep=1, best=True)
+    assert taken == ["best.pt", "step-0000000003.pt"]
+
+
+def test_a_file_of_another_program_is_broken(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_checkpoint(tmp_path, state(1), keep=1)
+    torch.save({"step": 2}, tmp_path / "step-0000000002.pt")
+    found = load_newest(tmp_path, identity=IDENTITY)
+    assert found is not None
+    assert found["step"] == 1
+    assert "step-0000000002.pt is broken (KeyError: 'identity')" in caplog.text
+
+
 def test_a_save_that_fails_leaves_the_old_ones(tmp_path: pathlib.Path) -> None:
     save_checkpoint(tmp_path, state(1), keep=1)
     with pytest.raises(Exception, match="pickle"):
@@ -80,7 +106,8 @@ def test_no_code_is_run_from_a_checkpoint(tmp_path: pathlib.Path) -> None:
             return (tmp_path.joinpath("ran").touch, ())
 
     torch.save({"step": Evil()}, tmp_path / "step-0000000001.pt")
-    assert load_newest(tmp_path, identity=IDENTITY) is None
+    with pytest.raises(InputError, match=r"no checkpoint in .* can be read: mend the disk, or delete them to begin at step 0"):
+        load_newest(tmp_path, identity=IDENTITY)
     assert not (tmp_path / "ran").exists()
 
 

@@ -151,3 +151,9 @@ def test_the_published_figures_of_the_others() -> None:
     assert (h14.optimizer.lr, h14.schedule.warmup, h14.optimizer.beta2, h14.optimizer.weight_decay) == (4e-4, 2000, 0.95, 0.1)
     assert h14.train.precision == "bf16"
     assert find_architecture(h14.model, loss="clip")["text_cfg"]["hf_tokenizer_name"] == "facebook/xlm-v-base"
+
+
+def test_a_path_that_is_mistyped_is_not_the_shipped_file_of_that_name(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match=r"no configuration at .*/toy\.toml"):
+        load_config(tmp_path / "toy.toml")
+    assert load_config("toy.toml").model.name == "toy"

@@ -17,7 +17,7 @@ from train.loop import train
 
 Make = Callable[..., Config]
 #: Between numbers of ranks, and between one pass and several, sums are grouped otherwise.
-TOLERANCE = 1e-5
+TOLERANCE = 3e-5
 LOSSES = ("clip", "siglip")
 FIGURES = ("loss", "gradient_norm", "logit_scale")
 
@@ -108,7 +108,7 @@ def test_two_ranks_count_and_learn_what_one_does_from_texts_drawn_online(
     train(online, tmp_path)
     one, two = read_log(tmp_path), read_log(by_two / "online")
     assert [line["epoch"] for line in two] == [line["epoch"] for line in one]
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=TOLERANCE)
     assert one[-1]["epoch"] > 1
 
 

@@ -37,8 +37,8 @@ def test_tensorboard_shows_the_lines_of_the_log_each_once_after_a_resume(config:
 def test_the_line_for_people_has_the_time_left(config: Make, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="train")
     book = Logbook(config(train={"steps": 1000}), tmp_path, step=100, peak=1e9)
-    book._start -= 10.0
-    book.waited, book.flops = 2.5, 1.6e8
+    book._start -= 15.0
+    book.waited, book.flops, book.paused = 2.5, 1.6e8, 5.0
     book.report(110, loss=1.5)
     [line] = caplog.messages
     found = re.fullmatch(r"step 110/1000  loss 1\.5  samples_per_second (\S+)  data_wait (\S+)  mfu (\S+)  left 0:(\d\d):(\d\d)", line)
@@ -49,6 +49,13 @@ def test_the_line_for_people_has_the_time_left(config: Make, tmp_path: pathlib.P
     [logged] = read_log(tmp_path)
     assert logged.pop("mfu") == pytest.approx(0.016, rel=0.1)
     assert logged == {"step": 110, "samples": 1760, "loss": 1.5}
+
+
+def test_a_log_that_is_damaged_is_named(config: Make, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\nbroken\n')
+    with pytest.raises(InputError, match=r"log\.jsonl has a line that is no report"):
+        Logbook(config(), tmp_path, step=1, peak=None)
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\nbroken\n'
 
 
 def test_nested_figures_are_named_by_the_way_to_them() -> None:

@@ -6,14 +6,17 @@ import logging
 import math
 import os
 import pathlib
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import open_clip
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
@@ -27,6 +30,7 @@ from train.checkpoint import save_checkpoint
 from train.config import Config, InputError, OptimizerConfig
 from train.data import Part, Reader, open_sources
 from train.distributed import Ranks
+from train.evaluation.tasks import Task, retrieval
 from train.loop import LARGEST_LOGIT_SCALE, NotFiniteError, Run, backward, create_optimizer, find_compiled, learning_rate, train
 from train.model import create_tokenizer
 
@@ -34,6 +38,7 @@ Make = Callable[..., Config]
 #: Between one pass and several, sums are grouped otherwise.
 TOLERANCE = 1e-5
 ALONE = Ranks(rank=0, count=1, device=torch.device("cpu"))
+FLOWERS = Task("flowers", [], {"en": retrieval([])})
 
 
 def losses(output: pathlib.Path) -> list[float]:
@@ -86,7 +91,12 @@ def test_the_loss_falls_and_the_log_tells_of_every_step(undisturbed: pathlib.Pat
 
 @pytest.mark.parametrize(
     ("how", "exit_code", "workers"),
-    [(signal.SIGKILL, -signal.SIGKILL, (1, 3)), (signal.SIGTERM, 143, (0, 1)), (signal.SIGUSR1, 138, (3, 0))],
+    [
+        (signal.SIGKILL, -signal.SIGKILL, (1, 3)),
+        (signal.SIGKILL, -signal.SIGKILL, (0, 0)),
+        (signal.SIGTERM, 143, (0, 1)),
+        (signal.SIGUSR1, 138, (3, 0)),
+    ],
 )
 def test_a_run_ended_half_way_goes_on_as_if_nothing_had_happened(
     made: Make, tmp_path: pathlib.Path, undisturbed: pathlib.Path, how: signal.Signals, exit_code: int, workers: tuple[int, int]
@@ -304,7 +314,7 @@ def test_bad_images_stop_the_run_unless_so_many_are_allowed(config: Make, tmp_pa
     rows = [image_row(f"i{n:02d}", encode(square((n, 99, 9), n)), ["text"]) for n in range(16)]
     rows[4] = image_row("i04", b"not a picture", ["text"])
     data = {"paths": [str(write_images(tmp_path / "images", rows, parts=1))]}
-    with pytest.raises(InputError, match=r"1 bad images in this epoch, and data\.max_bad is 0"):
+    with pytest.raises(InputError, match=r"bad images in this epoch: 1, and data\.max_bad is 0"):
         train(config(data=data), tmp_path / "stopped")
     assert "part-00000.parquet, row group 0, row 4, i04" in caplog.text
     assert train(config(data={**data, "max_bad": 1}, train={"steps": 3}), tmp_path / "allowed") is None
@@ -327,7 +337,7 @@ def test_bad_images_are_counted_on_after_a_resume(config: Make, tmp_path: pathli
     assert counted[:5] == sorted(counted[:5])
     assert counted[5] < 20
     assert train(made(2, 40), tmp_path / "too many") is None
-    with pytest.raises(InputError, match=r"bad images in this epoch, and data\.max_bad is 30; the log names them"):
+    with pytest.raises(InputError, match=r"bad images in this epoch: 40, and data\.max_bad is 30; the log names them"):
         train(made(10, 30), tmp_path / "too many")
     assert len(read_log(tmp_path / "too many")) == sum(n <= 30 for n in counted[:5])
 
@@ -404,14 +414,16 @@ def test_the_best_checkpoint_stays_and_is_known_after_a_resume(
         assert isinstance(model, open_clip.CLIP)
         return {"flowers": {"en": {"accuracy": next(found), "images": 2}}}
 
-    monkeypatch.setattr(loop, "load_tasks", lambda tables: [])
+    monkeypatch.setattr(loop, "load_tasks", lambda tables: [FLOWERS])
     monkeypatch.setattr(loop, "evaluate", evaluate)
     kept = []
     for steps in (6, 8, 10):
         checkpoint = {"every": 100, "keep": 1, "best": "flowers/en/accuracy"}
         train(config(evaluate={"every_samples": 32, "tasks": [{}]}, checkpoint=checkpoint, train={"steps": steps}), tmp_path)
         best = torch.load(tmp_path / "checkpoints/best.pt", weights_only=True)
-        kept.append((best["step"], best["best"], sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))))
+        kept.append(
+            (best["step"], best["best"]["flowers/en/accuracy"], sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")))
+        )
     assert kept == [
         (4, 0.5, ["step-0000000006.pt"]),
         (4, 0.5, ["step-0000000008.pt"]),
@@ -421,13 +433,34 @@ def test_the_best_checkpoint_stays_and_is_known_after_a_resume(
     assert logged == [0.2, 0.5, 0.4, 0.3, 0.6]
 
 
+def test_another_best_figure_begins_anew(config: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "load_tasks", lambda tables: [FLOWERS])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: {"flowers": {"en": {"accuracy": 0.9, "recall": 0.1}}})
+
+    def run(best: str, steps: int) -> int:
+        checkpoint = {"every": 100, "best": f"flowers/en/{best}"}
+        train(config(evaluate={"every_samples": 16, "tasks": [{}]}, checkpoint=checkpoint, train={"steps": steps}), tmp_path)
+        return int(torch.load(tmp_path / "checkpoints/best.pt", weights_only=True)["step"])
+
+    assert run("accuracy", 3) == 1
+    assert run("recall", 6) == 4
+
+
 def test_a_best_figure_that_no_task_gives_is_named(config: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "load_tasks", lambda tables: [])
+    monkeypatch.setattr(loop, "load_tasks", lambda tables: [FLOWERS])
     monkeypatch.setattr(loop, "evaluate", lambda *_: {"flowers": {"en": {"accuracy": 0.5, "images": 2}}})
-    made = config(evaluate={"every_samples": 16, "tasks": [{}]}, checkpoint={"best": "flowers/de/accuracy"})
-    told = r"checkpoint\.best: the evaluation gives no flowers/de/accuracy, but flowers/en/accuracy, flowers/en/images"
-    with pytest.raises(InputError, match=told):
-        train(made, tmp_path)
+
+    def refused(best: str) -> str:
+        with pytest.raises(InputError) as caught:
+            train(config(evaluate={"every_samples": 16, "tasks": [{}]}, checkpoint={"best": best}), tmp_path / "run")
+        return str(caught.value)
+
+    assert refused("flowers/de/accuracy") == "checkpoint.best: flowers/de/accuracy is of no task and language; there are flowers/en"
+    assert not (tmp_path / "run").exists()
+    told = "checkpoint.best: the evaluation gives no flowers/en/recall, but flowers/en/accuracy, flowers/en/images"
+    assert refused("flowers/en/recall") == told
+    # The step that was done is not lost.
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-0000000001.pt"]
 
 
 def test_what_is_compiled(config: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,3 +525,26 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, out
     monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(sys, "argv", [*arguments, "--set", "train.steps=7", "schedule.warmup=3", "--set", "schedule.warmup=2"])
     assert command.main() == code
+
+
+def test_what_a_worker_cannot_read_ends_the_run_with_one_line(images: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    part = tmp_path / "images/part-00001.parquet"
+    column = pq.ParquetFile(part).metadata.row_group(1).column(2)
+    assert column.path_in_schema == "jpeg"
+    content = bytearray(part.read_bytes())
+    start = column.data_page_offset
+    content[start : start + 16] = b"\xff" * 16
+    part.write_bytes(content)
+    custom = (
+        "model.name=tiny model.custom.embed_dim=8 model.custom.vision_cfg={image_size=16,patch_size=8,width=16,head_width=8,layers=1} "
+        "model.custom.text_cfg={context_length=12,vocab_size=49408,width=8,heads=1,layers=1} data.streams=4 data.workers=2 "
+        "train.steps=20 train.batch_size=16 schedule.warmup=1 checkpoint.every=100"
+    )
+    (tmp_path / "t.toml").write_text("[model]\n[train]\n")
+    command = [sys.executable, "-m", "train", "--config", f"{tmp_path}/t.toml", "--data", f"{tmp_path}/images"]
+    ended = subprocess.run([*command, "--output", f"{tmp_path}/run", "--set", *custom.split()], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    *_, last = ended.stderr.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d error: file://.*/images/part-00001\.parquet cannot be read as Parquet: .*", last)
+    assert "Traceback" not in ended.stderr

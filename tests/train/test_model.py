@@ -16,7 +16,7 @@ from tests.train.tiny import read_log
 from train.config import Config, InputError, ModelConfig
 from train.distributed import Ranks
 from train.loop import Run, train
-from train.model import count_flops, create_model, find_architecture, load_pretrained
+from train.model import count_flops, create_model, create_tokenizer, find_architecture, load_pretrained
 
 Make = Callable[..., Config]
 NOWHERE = "no file, no folder with open_clip_model.safetensors or checkpoints/step-*.pt, and no tag"
@@ -184,3 +184,49 @@ def test_the_flops_of_a_pair_are_those_of_its_matrices() -> None:
 def test_the_scale_of_a_model_has_the_one_dimension_that_fsdp_needs(config: Make) -> None:
     model = create_model(config().model, find_architecture(config().model, loss="siglip"))
     assert (model.logit_scale.shape, model.logit_bias.shape) == ((1,), (1,))
+
+
+def preprocessing(**model: Any) -> tuple[Any, Any, Any]:
+    config = ModelConfig(**model)
+    found = create_model(config, find_architecture(config, loss="clip"), device="meta").visual.preprocess_cfg
+    return tuple(found["mean"]), tuple(found["std"]), found["resize_mode"]
+
+
+def test_published_weights_get_images_as_they_were_trained_on(tmp_path: pathlib.Path) -> None:
+    clip = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, "shortest")
+    assert preprocessing(name="ViT-B-32-quickgelu", pretrained="metaclip_400m") == clip
+    assert preprocessing(name="ViT-B-16-SigLIP", pretrained="webli") == ((0.5,) * 3, (0.5,) * 3, "squash")
+    assert preprocessing(name="ViT-B-16-SigLIP") == clip
+    (tmp_path / "open_clip_config.json").write_text('{"preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "size": 999}}')
+    for given in (tmp_path, tmp_path / "open_clip_model.safetensors"):
+        assert preprocessing(name="ViT-B-32", pretrained=str(given)) == ((0.1, 0.2, 0.3), *clip[1:])
+
+
+class Words:
+    """A tokenizer of Hugging Face's kind, which ends each text with token 2 and pads with 1."""
+
+    def __init__(self, source: str, **options: Any) -> None:
+        self.context = options["context_length"]
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        rows = [[0, *(3 + len(word) for word in text.split()), 2] for text in texts]
+        return torch.tensor([row + [1] * (self.context - len(row)) for row in rows])
+
+
+def test_a_tokenizer_of_ones_own_is_looked_for_beside_the_model_and_must_end_texts_as_it_pools(
+    config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", Words)
+    custom = config().model.custom
+
+    def pooled(**text: Any) -> dict[str, Any]:
+        model = ModelConfig(name="tiny", tokenizer="/data/words", custom={**custom, "text_cfg": {**custom["text_cfg"], **text}})
+        architecture = find_architecture(model, loss="clip")
+        assert create_tokenizer(model, architecture)(["one three"]).tolist() == [[0, 6, 8, 2, *[1] * 8]]
+        return architecture
+
+    assert pooled(pool_type="eos", eos_id=2)["text_cfg"]["hf_tokenizer_name"] == "words"
+    with pytest.raises(InputError, match=r"/data/words does not end texts with the token with the greatest number, which tiny"):
+        pooled()
+    with pytest.raises(InputError, match=r"does not end texts with token 99, which tiny pools: set pool_type"):
+        pooled(pool_type="eos", eos_id=99)
