@@ -5,27 +5,65 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal, Self
 
 import pyarrow as pa
 
 from balancing.own import BATCH_ROWS, OWN_COLUMNS, OwnColumns, pairs_of_rows
 from balancing.own_lines import json_object, text_of_field
+from balancing.pairs import image_id_of_url
 from metadata.tally import Tally
 
 #: Longest text, or description, that is read of a sample.
 MEMBER_BYTES = 1 << 20
+#: What reading a damaged shard raises; the last of numbers in extended headers.
+DAMAGE = (tarfile.TarError, EOFError, ValueError)
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 
 
-def sample_of_member(name: str) -> tuple[str, str]:
-    """Key of the sample and extension of a member of a shard; an empty key for what belongs to none.
+class _Member(tarfile.TarInfo):
+    """A member whose header is damaged is an error; tarfile alone takes it for the end of the file."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise tarfile.ReadError(str(error)) from error
+            raise
+
+
+def open_shard(file: BinaryIO, mode: Literal["r:", "r|*"]) -> tarfile.TarFile:
+    """A shard whose members are read in order; what :data:`DAMAGE` is raised then stands for damage of the file."""
+    return tarfile.open(fileobj=file, mode=mode, tarinfo=_Member)
+
+
+def members_of_shard(shard: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
+    """(member, key of its sample, extension) of the files that belong to samples.
 
     The extension is everything behind the first dot of the file's name, as webdataset has it.
     """
-    folder, slash, file = name.rpartition("/")
-    stem, _, extension = file.partition(".")
-    return f"{folder}{slash}{stem}" if stem else "", extension.lower()
+    for member in shard:
+        folder, slash, file = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").rpartition("/")
+        stem, _, extension = file.partition(".")
+        if member.isfile() and stem:
+            yield member, f"{folder}{slash}{stem}", extension.lower()
+        # The list of all members would grow with the shard.
+        shard.members = []  # type: ignore[attr-defined]
+
+
+def image_id_of_sample(key: str, about: dict[str, Any], *, id_field: str, url_field: str) -> str:
+    """Id of the image of a sample: the field ``id_field`` of its description; or else made of its address; or else its key.
+
+    ``id_field`` may be that of addresses: then ids are made of them.
+
+    Raises:
+        ValueError: a field holds no text.
+    """
+    given = text_of_field(about.get(id_field), id_field, carried=False) if id_field != url_field else None
+    url = text_of_field(about.get(url_field), url_field, carried=False)
+    return given or (image_id_of_url(url) if url else key)
 
 
 @dataclass(kw_only=True)
@@ -43,21 +81,15 @@ def _samples(file: BinaryIO, *, tally: Tally) -> Iterator[_Sample]:
     sample: _Sample | None = None
     place = 0
     try:
-        with tarfile.open(fileobj=file, mode="r|*") as shard:
-            for member in shard:
+        with open_shard(file, "r|*") as shard:
+            for member, key, extension in members_of_shard(shard):
                 place = member.offset
-                name, extension = sample_of_member(member.name)
-                if not member.isfile() or not name:
-                    continue
-                key = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
                 if sample is None or sample.key != key:
                     if sample:
                         yield sample
                     sample = _Sample(key=key, place=place)
                 _put(sample, extension, member, shard)
-                # The list of all members would grow with the shard.
-                shard.members = []  # type: ignore[attr-defined]
-    except (tarfile.TarError, EOFError) as error:
+    except DAMAGE as error:
         tally.damaged("damaged_tar", place=place, detail=str(error))
         return
     if sample:
@@ -85,7 +117,7 @@ def read_own_tar(file: BinaryIO, *, tally: Tally, columns: OwnColumns = OWN_COLU
     """The pairs of a webdataset shard, as tables of :func:`balancing.own.pairs_of_rows`; images are passed over, not decoded.
 
     The text is the ``.txt`` file of a sample, or else the field ``columns.text`` of its ``.json`` file; the address is the field
-    ``columns.url``; the id the field ``columns.image_id``, or else the sample's name. What is carried are fields as text.
+    ``columns.url``; the id as :func:`image_id_of_sample` says. What is carried are fields as text.
     A sample without an image is dropped as ``no_image``. Dead letters: ``invalid_json``, ``not_utf8``, ``member_too_large``; the file is
     damaged as ``damaged_tar``, after what stands before. Memory: a batch of 65,536 rows.
     """
@@ -119,4 +151,5 @@ def _row(sample: _Sample, columns: OwnColumns) -> list[str | None]:
         return text_of_field(about.get(name), name, carried=carried)
 
     caption = sample.text.decode() if sample.text is not None else text(columns.text)
-    return [text(columns.image_id) or sample.key, text(columns.url), caption, *(text(name, True) for name in columns.carry)]
+    image_id = image_id_of_sample(sample.key, about, id_field=columns.image_id, url_field=columns.url)
+    return [image_id, text(columns.url), caption, *(text(name, True) for name in columns.carry)]

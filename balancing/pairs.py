@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 #: Grows whenever a schema that matching writes, a key, or what is taken from a page changes.
-PAIRS_VERSION = 2
+PAIRS_VERSION = 3
 #: Characters of a text; longer ones are dropped: no captions, and the longest of the real crawl at hand has 2,000.
 MAX_TEXT = 10_000
 

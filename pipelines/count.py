@@ -30,6 +30,9 @@ them into another --output, then thresholds and balance as before. Nothing is ma
 same pairs, since the counts keep the lists. For --alive, an image that nobody tried to fetch is dead: a stage of images is a list of what
 is alive where it was made of an unbalanced set (thresholds --t inf).
 
+Both take a host that was down or busy when it was asked for one that is gone. worldclip reasons images says which failures may pass: before
+it comes to counting, images --retry-failed asks for those again, better some hours later.
+
     worldclip count ... --drop-ids 'W/images/failed/*.parquet' --output W/counts-2"""
 
 

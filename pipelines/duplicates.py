@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from balancing.duplicates import DISTANCE, exact_duplicates, near_duplicates
+from balancing.duplicates import DISTANCE, TELLING_BITS, exact_duplicates, near_duplicates
 from metadata.tally import Tally
 from pipelines import storage
 from pipelines.errors import JobError
@@ -21,8 +21,10 @@ from pipelines.stage import FinishedStage, Stage, Unit, open_stage
 ABOUT = f"""List the images of a set that are copies of others.
 
 exact: the same pixels, whatever the file. near: also smaller or more compressed copies, whose difference hashes differ in at most
-{DISTANCE} of 64 bits. Of copies the first stays, in the order of the parts. The list has the columns image_id, label (exact_duplicate or
-near_duplicate) and duplicate_of. Nothing is dropped here; whoever reads the list may:
+{DISTANCE} of 64 bits. The hash of a picture on a plain ground (a word, a drawing, a logo) says too little: of these exact copies alone are
+listed. In the order of the parts an image stays that is a copy of none that stays before it. The list has the columns image_id, label
+(exact_duplicate or near_duplicate) and duplicate_of: of a near copy the image that stays, of an exact one the first with its pixels, which
+may itself be a near copy. Nothing is dropped here; whoever reads the list may:
 
     worldclip export ... --drop-ids 'W/duplicates/part-*.parquet'
     worldclip count  ... --drop-ids 'W/duplicates/part-*.parquet'
@@ -72,13 +74,9 @@ def read_hashes(stage: FinishedStage) -> tuple[pa.Array, np.ndarray, np.ndarray]
 
 def list_duplicates(ids: pa.Array, pixels: np.ndarray, rises: np.ndarray, *, kind: str, tally: Tally) -> pa.Table:
     """The copies: DUPLICATES_SCHEMA. Images that stay are emitted, copies are drops by what they are."""
-    exact = exact_duplicates(pixels)
-    first = exact
-    if kind == _NEAR:
-        # Equal pixels have equal hashes; of hashes of nothing, 0, exact copies are still copies.
-        near = near_duplicates(rises)
-        first = np.where(rises != 0, near, exact)
     own = np.arange(len(ids))
+    exact = exact_duplicates(pixels)
+    first = np.where(exact != own, exact, near_duplicates(rises)) if kind == _NEAR else exact
     copies = np.flatnonzero(first != own)
     labels = np.where(exact[copies] != copies, "exact_duplicate", "near_duplicate")
     tally.read += len(ids)
@@ -91,7 +89,7 @@ def list_duplicates(ids: pa.Array, pixels: np.ndarray, rises: np.ndarray, *, kin
 
 def main(config: DuplicatesConfig, _: Sequence[str]) -> None:
     images = open_stage(config.images, "images")
-    parameters = {"kind": config.kind, **({"distance": DISTANCE} if config.kind == _NEAR else {})}
+    parameters = {"kind": config.kind, **({"distance": DISTANCE, "telling_bits": TELLING_BITS} if config.kind == _NEAR else {})}
     stage = Stage(url=config.output, kind="duplicates", parameters=parameters, upstream={"images": images.id}, limits=config.limits)
     unit = Unit(name="00000", path="images")
     if stage.begin([unit]):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,13 +25,15 @@ from balancing.sampling import CHOOSE, kept, uniform
 from metadata.tally import Tally
 from pipelines import storage
 from pipelines.balance import KEEP_SIBLINGS
+from pipelines.books import first_few
 from pipelines.errors import JobError
 from pipelines.graph import Begin, FinishStage, ProcessUnits, run
 from pipelines.images import label_set
 from pipelines.left_out import left_out_at, parameters_of, read_lists, write_lists
 from pipelines.options import JobConfig, option
+from pipelines.part import read_part
 from pipelines.shards import SIZES, listed, tar_name
-from pipelines.stage import Stage, Unit, open_stage
+from pipelines.stage import FinishedStage, Stage, Unit, open_stage
 
 ABOUT = """Write webdataset shards, for open_clip's own trainer and others that read them.
 
@@ -162,6 +166,47 @@ def write_sizes(_: Any, stage: Stage) -> None:
     storage.write_json(stage.at(SIZES), sizes)
 
 
+def check_labels(images: FinishedStage, wanted: frozenset[str]) -> None:
+    """Say which of the labels no image has. Parts are read until all are found: their column of labels, which is small.
+
+    Raises:
+        JobError: nothing is said of any image.
+    """
+    missing, said = set(wanted), False
+    pool = ThreadPoolExecutor(max_workers=16)
+    try:
+        for labels in pool.map(labels_of_part, [unit.url for unit in images.units()]):
+            said = said or labels is not None
+            missing -= labels or set()
+            if said and not missing:
+                return
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not said:
+        raise JobError(
+            f"--drop-labels {','.join(sorted(wanted))}: nobody has said anything of the images of {images.url}, their labels are null. "
+            f"images --take-from {images.url} --labels makes them anew with labels; or leave --drop-labels out"
+        )
+    print(f"export: no image has the label {', '.join(sorted(missing))}: --drop-labels leaves none out for it", file=sys.stderr)
+
+
+def labels_of_part(url: str) -> set[str] | None:
+    """All labels of a part of images; None if nothing is said of any."""
+    with storage.open_read(url) as file:
+        # Images of before there were labels.
+        if "labels" not in pq.read_schema(file).names:
+            return None
+    labels = read_part(url, columns=["labels"])["labels"]
+    return {label for of in labels.to_pylist() for label in of or ()} if labels.null_count < len(labels) else None
+
+
+def tell_empty_shards(stage: Stage) -> None:
+    """Say which shards hold nothing, since all images of their parts were left out."""
+    sizes = storage.read_json(stage.at(SIZES))
+    if empty := [name for name, samples in sorted(sizes.items()) if not samples]:
+        print(f"export: {len(empty)} of {len(sizes)} shards hold no sample: {first_few(empty)}", file=sys.stderr)
+
+
 def build(pipeline: beam.Pipeline, stage: Stage, choice: Choice) -> None:
     work = partial(export_unit, stage=stage, choice=choice)
     _ = (
@@ -178,6 +223,8 @@ def main(config: ExportConfig, beam_args: Sequence[str]) -> None:
     draw = config.texts == _CHOSEN and bool(images.parameters.get(KEEP_SIBLINGS))
     seed = int(images.parameters.get("seed", 0)) if config.seed is None else config.seed
     choice = Choice(texts=config.texts, seed=seed, draw=draw, drop_labels=label_set(config.drop_labels))
+    if choice.drop_labels:
+        check_labels(images, choice.drop_labels)
     left_out = read_lists(alive=(), drop_ids=config.drop_ids, drop_hosts=())
     stage = Stage(
         url=config.output,
@@ -194,3 +241,4 @@ def main(config: ExportConfig, beam_args: Sequence[str]) -> None:
     if stage.begin(images.units()):
         write_lists(left_out, stage)
         run(partial(build, stage=stage, choice=choice), [stage], beam_args=beam_args, workers=config.workers)
+        tell_empty_shards(stage)

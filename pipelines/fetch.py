@@ -41,12 +41,22 @@ _URL_CHARACTERS = 8192
 _DETAIL_CHARACTERS = 200
 _MAY_BE_ZERO = frozenset({"max_redirects", "retries", "backoff_s", "max_pause_s"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_BUSY = frozenset({429, 503})
+#: Statuses by which a server, or one before it, says that it cannot answer now.
+_BUSY = frozenset({408, 425, 429, 502, 503, 504})
 #: Failures that say something about the host, not about one of its pages.
-_HOST_FAILURES = frozenset({"timeout", "dns", "refused", "tls", "connection"})
+_HOST_FAILURES = frozenset({"busy", "timeout", "dns", "name_server", "refused", "tls", "connection"})
+#: What the resolver says where name servers were asked and know of no address; anything else may be another tomorrow.
+_NO_SUCH_HOST = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
 _OPT_OUT = frozenset({"noai", "noimageai"})
-_NOT_IMAGES = frozenset({"text", "video", "audio", "font", "multipart", "message", "model", "application"})
-_RAW_BYTES = frozenset({"application/octet-stream", "application/x-octet-stream"})
+#: Types, and whole families of them, that a server does not write before an image by mistake.
+_NOT_IMAGES = frozenset(
+    {
+        *("video", "audio", "font", "multipart", "message", "model"),
+        *("text/html", "text/css", "text/javascript", "text/xml", "text/csv"),
+        *("application/xhtml+xml", "application/xml", "application/json", "application/ld+json", "application/rss+xml"),
+        *("application/javascript", "application/x-javascript", "application/pdf", "application/zip", "application/x-shockwave-flash"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,7 @@ class FetchConfig:
     """How :func:`fetch_all` behaves.
 
     ``per_host`` counts requests to one host name at a time. ``timeout_s`` bounds one attempt with all its redirects and the whole body.
-    A host that fails ``host_failures`` times in a row without an answer (or answers 429 or 503), or asks for a longer pause than
+    A host that fails ``host_failures`` times in a row without an answer (or is ``busy``), or asks for a longer pause than
     ``max_pause_s``, is not asked again in this call. ``backoff_s`` is the first pause and doubles with each failure in a row.
     ``contact`` is a URL or address that a site's owner can write to; it is sent with the user agent.
     ``allow_private`` and ``allow_files`` (``file://`` URLs, never by redirect) are for mirrors and tests inside a trusted network.
@@ -92,10 +102,12 @@ class FetchConfig:
 class Fetched:
     """What became of ``urls[index]``: ``body`` when ``reason`` is empty, otherwise None.
 
-    Reasons: ``invalid_url`` (with credentials too), ``scheme``, ``port``, ``private_address``, ``dns``, ``refused``, ``tls``, ``timeout``,
-    ``connection`` (reset, or ended too early), ``protocol`` (not HTTP), ``host_down`` (see :class:`FetchConfig`), ``http_1xx`` …
+    Reasons: ``no_url``, ``invalid_url`` (with credentials too), ``scheme``, ``port``, ``private_address``, ``dns`` (no such host),
+    ``name_server`` (nobody says whether there is one), ``refused``, ``tls``, ``timeout``, ``connection`` (reset, or ended too early),
+    ``protocol`` (not HTTP), ``host_down`` (see :class:`FetchConfig`), ``busy`` (408, 425, 429, 502, 503, 504), ``http_1xx`` …
     ``http_5xx``, ``http_other``, ``too_many_redirects``, ``opt_out``, ``not_an_image_type``, ``content_encoding``, ``too_large``, ``file``,
-    ``failed`` (anything unforeseen). ``detail`` is for people, and not the same from run to run.
+    ``failed`` (anything unforeseen). ``detail`` is for people, and not the same from run to run; it may hold raw bytes of a header as
+    lone surrogates.
     """
 
     index: int
@@ -334,6 +346,8 @@ class _Fetcher:
                 if not failure.retry or retries == 0:
                     raise
                 retries -= 1
+                if failure.reason not in _HOST_FAILURES:
+                    await asyncio.sleep(self._config.backoff_s)
 
     async def _attempt(self, index: int, url: URL) -> bytes:
         """One request and the redirects that it leads to, in ``timeout_s`` seconds, not counting the wait for a turn."""
@@ -366,13 +380,10 @@ class _Fetcher:
             self._admission.leave(host)
 
     def _note_failure(self, host: _Host, failure: _Failure) -> None:
-        if not failure.retry and failure.reason not in _HOST_FAILURES:
-            host.failures = 0
-            return
-        host.failures += 1
+        host.failures = host.failures + 1 if failure.reason in _HOST_FAILURES else 0
         host.down = host.down or host.failures >= self._config.host_failures or failure.wait_s > self._config.max_pause_s
         failure.retry = failure.retry and not host.down
-        if failure.retry:
+        if failure.retry and host.failures:
             backoff = min(self._config.backoff_s * 2 ** (host.failures - 1), self._config.max_pause_s)
             self._admission.pause(host, max(backoff, failure.wait_s))
 
@@ -382,7 +393,7 @@ class _Fetcher:
             if self._config.respect_opt_out and is_opted_out(reply.headers):
                 raise _Failure("opt_out", reply.headers["X-Robots-Tag"])
             if reply.status in _REDIRECTS and "Location" in reply.headers:
-                return _checked_url(reply.headers["Location"], base=url)
+                return _checked_url(_RAW_BYTE.sub(_percent_encoded, reply.headers["Location"]), base=url)
             _check_answer(reply, self._config.max_bytes)
             # One growing buffer: a list of a hostile server's one-byte chunks would take fifty times their size.
             body = bytearray()
@@ -393,18 +404,36 @@ class _Fetcher:
             return bytes(body)
 
     async def _read_file(self, url: URL) -> bytes:
-        path = Path(url.path)
-        if not path.is_file():
-            raise _Failure("file", f"{path} is not a file")
-        with path.open("rb") as file:
-            body = file.read(self._config.max_bytes + 1)
+        # A disk may take as long as a server.
+        body = await asyncio.to_thread(_file_start, Path(url.path), self._config.max_bytes + 1)
         if len(body) > self._config.max_bytes:
             raise _Failure("too_large", f"more than {self._config.max_bytes} bytes")
         return body
 
 
+def _file_start(path: Path, n_bytes: int) -> bytes:
+    """The first bytes of a file; raises _Failure where there is none that can be read."""
+    if not path.is_file():
+        raise _Failure("file", f"{path} is not a file")
+    try:
+        with path.open("rb") as file:
+            return file.read(n_bytes)
+    except OSError as error:
+        raise _Failure("file", f"{type(error).__name__}: {error}") from error
+
+
+#: A byte of a header that is no UTF-8, as aiohttp decodes it.
+_RAW_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def _percent_encoded(raw_byte: re.Match[str]) -> str:
+    return f"%{ord(raw_byte[0]) - 0xDC00:02X}"
+
+
 def _checked_url(url: str, *, base: URL | None = None, allow_files: bool = False) -> URL:
     """The URL as it will be asked; raises _Failure. Every way to write an IPv4 address (``http://2130706433/``) becomes the usual one."""
+    if not url.strip() and base is None:
+        raise _Failure("no_url")
     if len(url) > _URL_CHARACTERS:
         raise _Failure("invalid_url", f"{len(url)} characters")
     try:
@@ -429,15 +458,16 @@ def _check_answer(reply: aiohttp.ClientResponse, max_bytes: int) -> None:
     status, headers = reply.status, reply.headers
     if status in _BUSY:
         wait_s = retry_after(headers.get("Retry-After", ""))
-        raise _Failure(f"http_{status // 100}xx", f"{status}, retry after {wait_s:.0f} s", retry=True, wait_s=wait_s)
+        raise _Failure("busy", f"{status}, retry after {wait_s:.0f} s", retry=True, wait_s=wait_s)
     if status != 200:
-        raise _Failure(f"http_{status // 100}xx" if 100 <= status < 600 else "http_other", str(status))
+        raise _Failure(f"http_{status // 100}xx" if 100 <= status < 600 else "http_other", str(status), retry=status == 500)
     encodings = headers.getall("Content-Encoding", ())
     if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
         raise _Failure("content_encoding", ", ".join(encodings))
-    # Only what is certainly something else is refused here: servers write "jpg" and "image" too, and the decoder has the last word.
+    # Only what is certainly something else is refused here: servers write "jpg", "application/force-download" and "text/plain" too, and
+    # the decoder has the last word.
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind not in _RAW_BYTES and kind.partition("/")[0] in _NOT_IMAGES:
+    if kind in _NOT_IMAGES or kind.partition("/")[0] in _NOT_IMAGES:
         raise _Failure("not_an_image_type", kind)
     if (reply.content_length or 0) > max_bytes:
         raise _Failure("too_large", f"Content-Length {reply.content_length}")
@@ -449,9 +479,9 @@ def retry_after(value: str) -> float:
         return float(value)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+        return max((when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, OverflowError):
         return 0.0
-    return max((when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _classified(error: Exception) -> _Failure:
@@ -463,7 +493,8 @@ def _classified(error: Exception) -> _Failure:
     if isinstance(cause, TimeoutError):
         return _Failure("timeout", detail, retry=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return _Failure("dns", detail, retry=getattr(cause, "errno", None) == socket.EAI_AGAIN)
+        known = getattr(cause, "errno", None) in _NO_SUCH_HOST
+        return _Failure("dns" if known else "name_server", detail, retry=not known)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return _Failure("tls", detail)
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):

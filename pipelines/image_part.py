@@ -16,7 +16,8 @@ from metadata.tally import Tally
 from pipelines import storage
 from pipelines.errors import JobError
 from pipelines.fetch import Fetched
-from pipelines.imaging import ImageError, prepare_image
+from pipelines.imaging import ImageError, Prepared, prepare_image
+from pipelines.outage import MISSING_OPTION, OUTAGE, UNASKED
 from pipelines.progress import time_text, told
 from pipelines.stage import Stage, Unit
 
@@ -25,17 +26,26 @@ ROW_GROUP_IMAGES = 256
 #: Bytes of them at which it ends before that. Writing one takes about three times as much.
 ROW_GROUP_BYTES = 256 << 20
 
-#: Reasons that an option would remove, and those that a worker without a network gives for everything.
-_MISSING_OPTION = frozenset({"scheme", "private_address"})
-_OUTAGE = frozenset({"dns", "refused", "timeout", "connection", "host_down"})
+#: Reasons that may be others tomorrow: what ``--retry-failed`` asks again.
+PASSING = (OUTAGE - {"dns"}) | {"busy", "http_5xx"}
 #: So many images do not all fail by chance of dead hosts.
 _OUTAGE_IMAGES = 100
 _LABELLED = "label_dropped"
+#: Reasons that neither an option nor a network would change.
+_BESIDE = (UNASKED - MISSING_OPTION) | {_LABELLED}
 
 #: Columns of IMAGES_SCHEMA that are known of an image before it is there.
 _KNOWN = ("labels", "texts")
 FAILED_SCHEMA = pa.schema([("image_id", pa.string()), ("url", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 _Failed = list[dict[str, str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An image, of row ``index`` of those that are wanted, that an earlier part has."""
+
+    index: int
+    image: Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +85,12 @@ def leave_out_labelled(wanted: pa.Table, labels: frozenset[str], *, failed: _Fai
 def _fail(wanted: pa.Table, row: int, reason: str, detail: str, *, failed: _Failed, tally: Tally) -> None:
     tally.drop(reason)
     about = {"image_id": wanted["image_id"][row].as_py(), "url": wanted["url"][row].as_py()}
-    failed.append({**about, "reason": reason, "detail": detail})
+    # Raw bytes of a server's header arrive as lone surrogates, which no Parquet file holds.
+    failed.append({**about, "reason": reason, "detail": detail.encode("utf-8", "backslashreplace").decode()})
 
 
 def prepare_images(
-    wanted: pa.Table, bodies: Iterable[Fetched], *, rules: ImageRules, failed: _Failed, tally: Tally, progress: Progress
+    wanted: pa.Table, bodies: Iterable[Fetched | Kept], *, rules: ImageRules, failed: _Failed, tally: Tally, progress: Progress
 ) -> Iterator[pa.Table]:
     """The images of a part as IMAGES_SCHEMA tables of a row group. What fails is dropped by reason and appended to ``failed``.
 
@@ -98,19 +109,15 @@ def prepare_images(
         return images.select(IMAGES_SCHEMA.names).cast(IMAGES_SCHEMA)
 
     for fetched in bodies:
-        reason, detail = fetched.reason, fetched.detail
-        if fetched.body is not None:
-            try:
-                image = prepare_image(fetched.body, max_side=rules.max_side, to_jpeg=rules.to_jpeg)
-            except ImageError as error:
-                reason, detail = error.reason, error.detail
-            else:
-                about = {name: wanted[name][fetched.index].as_py() for name in ("image_id", "url")}
-                rows.append({**about, **{name: getattr(image, name) for name in image.__slots__}})
-                alive.append(fetched.index)
-                size += len(image.jpeg)
-        if reason:
-            _fail(wanted, fetched.index, reason, detail, failed=failed, tally=tally)
+        try:
+            image = _image(fetched, rules)
+        except ImageError as error:
+            _fail(wanted, fetched.index, error.reason, error.detail, failed=failed, tally=tally)
+        else:
+            about = {name: wanted[name][fetched.index].as_py() for name in ("image_id", "url")}
+            rows.append({**about, **{name: getattr(image, name) for name in image.__slots__}})
+            alive.append(fetched.index)
+            size += len(image.jpeg)
         progress.done += 1
         if len(rows) == ROW_GROUP_IMAGES or size >= ROW_GROUP_BYTES:
             yield row_group()
@@ -119,9 +126,20 @@ def prepare_images(
         yield row_group()
 
 
-def write_images(
-    wanted: pa.Table, bodies_of: Callable[[pa.Table, Tally], Iterable[Fetched]], *, unit: Unit, stage: Stage, rules: ImageRules
-) -> None:
+def _image(fetched: Fetched | Kept, rules: ImageRules) -> Prepared:
+    """Raises ImageError with the reason why there is none."""
+    if isinstance(fetched, Kept):
+        return fetched.image
+    if fetched.body is None:
+        raise ImageError(fetched.reason, fetched.detail)
+    return prepare_image(fetched.body, max_side=rules.max_side, to_jpeg=rules.to_jpeg)
+
+
+#: Gives what became of each image of a table, in any order.
+BodiesOf = Callable[[pa.Table, Tally], Iterable[Fetched | Kept]]
+
+
+def write_images(wanted: pa.Table, bodies_of: BodiesOf, *, unit: Unit, stage: Stage, rules: ImageRules) -> None:
     """Write a part, and to failed/ what is missing in it. ``bodies_of`` gives the bodies of the images that are left of ``wanted``.
 
     Raises:
@@ -142,10 +160,10 @@ def write_images(
 
 def never_tried(tally: Tally) -> bool:
     """Whether a part came out empty because of a missing option or an outage. Dead links are data: a few of them may be a whole part."""
-    failed = tally.dropped - Counter({_LABELLED: tally.dropped[_LABELLED]})
+    failed = Counter({reason: n for reason, n in tally.dropped.items() if reason not in _BESIDE})
     if tally.emitted or not failed:
         return False
-    return failed.keys() <= _MISSING_OPTION or (failed.total() >= _OUTAGE_IMAGES and failed.keys() <= _MISSING_OPTION | _OUTAGE)
+    return failed.keys() <= MISSING_OPTION or (failed.total() >= _OUTAGE_IMAGES and failed.keys() <= MISSING_OPTION | OUTAGE)
 
 
 def nothing_fetched(unit: Unit, tally: Tally) -> str:
@@ -155,6 +173,11 @@ def nothing_fetched(unit: Unit, tally: Tally) -> str:
         hint = "file:// addresses are read only with --allow-files (and into another --output)."
     elif "private_address" in tally.dropped:
         hint = "addresses inside a private network are fetched only with --allow-private (and into another --output)."
+    elif "no_url" in tally.dropped and not tally.dropped.keys() & OUTAGE:
+        hint = "they have no addresses: --take-from takes images from files."
     else:
-        hint = "is there a network? Not finished: run the same command again"
+        hint = (
+            "is there a network? Not finished: run the same command again. Hosts that are gone for good can be left out of the set by "
+            "worldclip count --drop-hosts"
+        )
     return f"none of the {tally.read:,} images of {unit.path} could be fetched ({reasons}): {hint}"

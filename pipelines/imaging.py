@@ -21,6 +21,12 @@ JPEG_SIDE = 65_500
 #: Each scan of a progressive JPEG visits every pixel and needs some hundred bytes only; encoders write about ten.
 _JPEG_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
+_END_OF_JPEG = b"\xff\xd9"
+_RESTART_INTERVAL = b"\xff\xdd"
+#: Data behind a scan that would become pixels, by any table of codes, if pixels were missing.
+_STRANGE_DATA = tuple(
+    bytes((start + step * i) % 255 for i in range(1024)) for start, step in ((1, 1), (254, 254), (85, 0), (170, 0), (0, 0))
+)
 #: Rows hashed at a time, so that hashing needs no second copy of the pixels.
 _STRIP = 512
 #: Shorter side down to which a picture is averaged for its difference hash.
@@ -77,7 +83,9 @@ def prepare_image(
     without metadata and colour profile: the first frame of an animation, transparency over white, the high byte of 16-bit samples. The
     bytes depend on the Pillow version only.
 
-    Size and format are read from the header first: memory is at most about 12 bytes · ``max_pixels`` beside ``body``.
+    Size and format are read from the header first: memory is at most about 12 bytes · ``max_pixels`` beside ``body``, and 18 for a WebP.
+
+    A JPEG that lacks nothing but its end mark, as some servers send them and browsers show them, gets it.
 
     Raises :class:`ImageError`: ``not_an_image`` (none of :data:`FORMATS`), ``too_many_pixels`` (or a side that JPEG cannot hold),
     ``too_small`` (a side below ``min_side``), ``too_many_scans`` (a JPEG made to keep a decoder busy), ``truncated_image`` (it does not
@@ -86,7 +94,9 @@ def prepare_image(
     source = _opened(body, max_pixels=max_pixels, min_side=min_side)
     kind = source.format
     try:
-        source.load()
+        source, body = _loaded(source, body)
+        # Two copies of the canvas, kept for frames after the first.
+        vars(source).pop("_decoder", None)
         plain = _eight_bits(source)
     except Exception as error:
         # Pillow's decoders raise nearly every class there is on broken bytes.
@@ -97,7 +107,8 @@ def prepare_image(
     width, height = upright.size
     too_long = max_side is not None and max(width, height) > max_side
     is_read = kind in _JPEGS or (kind in _ALSO_READ and not to_jpeg and not getattr(source, "is_animated", False))
-    if is_read and source.mode in ("RGB", "L") and not source.has_transparency_data and turn is None and not too_long:
+    is_plain = source.mode in ("RGB", "L") and not source.has_transparency_data and not (kind == "PNG" and _has_16_bits(body))
+    if is_read and is_plain and turn is None and not too_long:
         return Prepared(jpeg=body, width=width, height=height, sha256=sha256, dhash=dhash)
     if max_side is not None and too_long:
         scale = max_side / max(width, height)
@@ -124,6 +135,43 @@ def _opened(body: bytes, *, max_pixels: int, min_side: int) -> Image.Image:
     if image.format in _JPEGS and body.count(_START_OF_SCAN) > _JPEG_SCANS:
         raise ImageError("too_many_scans", size)
     return image
+
+
+def _loaded(image: Image.Image, body: bytes) -> tuple[Image.Image, bytes]:
+    """The decoded image, and the bytes with an end mark if it was that alone that was missing; raises what Pillow raises."""
+    try:
+        image.load()
+    except OSError:
+        # The mark may be cut in its middle.
+        scan = body.removesuffix(_END_OF_JPEG[:1])
+        if image.format not in _JPEGS or not _lacks_only_its_end(image, scan):
+            raise
+        body = scan + _END_OF_JPEG
+        image = _jpeg(body)
+        image.load()
+    return image, body
+
+
+def _lacks_only_its_end(image: Image.Image, body: bytes) -> bool:
+    """Whether a JPEG that does not decode has all its pixels, but no end mark.
+
+    The decoder fills up what is missing without a word as soon as there is an end mark. So whatever stands before it must not matter: where
+    all pixels are there, it is passed over. Not told where a whole interval or scan may be missing.
+    """
+    components_of_scan = body[body.rfind(_START_OF_SCAN) + 4]
+    if image.info.get("progressive") or _RESTART_INTERVAL in body or components_of_scan != getattr(image, "layers", 0):
+        return False
+    pixels = _pixel_hash(_jpeg(body + _END_OF_JPEG))
+    return all(_pixel_hash(_jpeg(body + data + _END_OF_JPEG)) == pixels for data in _STRANGE_DATA)
+
+
+def _jpeg(body: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(body), formats=_JPEGS)
+
+
+def _has_16_bits(png: bytes) -> bool:
+    """Pillow opens a PNG of 16-bit colours as if it had 8 bits, and other readers do not."""
+    return png[12:16] == b"IHDR" and png[24] == 16
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

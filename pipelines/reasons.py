@@ -13,6 +13,8 @@ from pipelines.options import option
 
 ABOUT = """Say what the reasons mean for which records are dropped (a rule leaves them out) or kept as dead letters (they are broken).
 
+Of an image, "may pass" says that another try may succeed: images --retry-failed. Anything else is for good.
+
     worldclip reasons                     all of them
     worldclip reasons match               those of a job
     worldclip reasons no_match truncated  these"""

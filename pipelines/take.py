@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from balancing.image_files import MEMBER_BYTES, Place, bodies_in_parquet, bodies_in_tar, places_in_parquet, places_in_tar
-from balancing.pairs import image_keys
+from balancing.labels import merge_labels
+from balancing.pairs import IMAGES_SCHEMA, image_keys
 from balancing.siblings import range_of
 from metadata.tally import Tally
 from pipelines import storage
@@ -27,6 +28,8 @@ _FLAG = "--take-from"
 _BATCH_PLACES = 65_536
 #: Where images lie: the row of a file (``source``: the name of its unit), or why there is none.
 PLACES_SCHEMA = pa.schema([("image_key", pa.uint64()), ("source", pa.string()), ("row", pa.int64()), ("problem", pa.string())])
+#: The same with the labels that they have there.
+_LABELLED_PLACES = PLACES_SCHEMA.append(IMAGES_SCHEMA.field("labels"))
 
 
 def source_units(url: str) -> list[Unit]:
@@ -45,15 +48,15 @@ def source_units(url: str) -> list[Unit]:
 
 
 def places_of_unit(unit: Unit, *, id_field: str, ranges: int) -> Iterator[tuple[int, pa.Table]]:
-    """The images of a file by the range of their keys: PLACES_SCHEMA.
+    """The images of a file by the range of their keys: PLACES_SCHEMA and a column labels.
 
     Beside a shard img2dataset leaves a Parquet file of the same name, which says of what is not in it why.
     """
     places = _places(unit.url, id_field)
     while batch := list(islice(places, _BATCH_PLACES)):
-        ids, rows, problems = zip(*batch, strict=True)
+        ids, rows, problems, labels = zip(*batch, strict=True)
         keys = image_keys(ids)
-        table = pa.table([pa.array(keys), [unit.name] * len(keys), rows, problems], schema=PLACES_SCHEMA)
+        table = pa.table([pa.array(keys), [unit.name] * len(keys), rows, problems, labels], schema=_LABELLED_PLACES)
         numbers = range_of(keys, ranges)
         for number in np.unique(numbers).tolist():
             yield number, table.filter(pa.array(numbers == number))
@@ -72,23 +75,32 @@ def _places(url: str, id_field: str) -> Iterator[Place]:
 
 
 def assign_to_sources(wanted: pa.Table, places: Sequence[pa.Table], sources: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
-    """The wanted images (with a column image_id) of a range by the file in which they lie, with the columns of PLACES_SCHEMA.
+    """The wanted images (with columns image_id and labels) of a range by the file in which they lie, with the columns of PLACES_SCHEMA.
 
-    Of several places the first counts that has an image. What lies nowhere is spread over all files, with nulls, for their books.
+    Of several places the first counts that has an image; its labels are added to those that the image has. What lies nowhere is spread over
+    all files, with nulls, for their books.
     """
     keys = image_keys(wanted["image_id"].to_pylist())
     order = [("image_key", "ascending"), ("problem", "ascending"), ("source", "ascending"), ("row", "ascending")]
-    known = pa.concat_tables([PLACES_SCHEMA.empty_table(), *places]).sort_by(order)
+    known = pa.concat_tables([_LABELLED_PLACES.empty_table(), *places]).sort_by(order)
     known_keys = known["image_key"].to_numpy()
     at = np.searchsorted(known_keys, keys)
     is_known = np.append(known_keys, np.uint64(0))[at] == keys if len(known_keys) else np.zeros(len(keys), dtype=bool)
     is_known &= at < len(known_keys)
     found = known.take(pa.array(at, mask=~is_known))
     spread = pa.array([sources[key % len(sources)] for key in keys.tolist()])
+    place = wanted.schema.get_field_index("labels")
+    wanted = wanted.set_column(place, wanted.field(place), merge_labels(wanted["labels"], found["labels"]))
     for name in PLACES_SCHEMA.names:
         wanted = wanted.append_column(name, pc.coalesce(found[name], spread) if name == "source" else found[name])
     for source in pc.unique(wanted["source"]).to_pylist():
         yield source, wanted.filter(pc.equal(wanted["source"], source))
+
+
+def count_found(element: tuple[str, pa.Table]) -> int:
+    """How many of the images that were assigned to a file lie in one."""
+    _, wanted = element
+    return len(wanted) - wanted["row"].null_count
 
 
 def bodies_of_unit(wanted: pa.Table, tally: Tally, *, unit: Unit) -> Iterator[Fetched]:
@@ -124,15 +136,32 @@ def _missing(index: int, reason: str, detail: str) -> Fetched:
     return Fetched(index, None, reason, detail)
 
 
-def write_taken(element: tuple[str, dict[str, Iterable[Any]]], *, stage: Stage, rules: ImageRules, empty: pa.Schema) -> int:
+def write_taken(
+    element: tuple[str, dict[str, Iterable[Any]]], found: int, *, stage: Stage, id_field: str, rules: ImageRules, empty: pa.Schema
+) -> int:
     """Take the images of one file and write its part, unless it is there; 1, so that the files can be counted.
 
-    ``empty``: the schema of what is wanted, for a file of which nothing is.
+    ``found``: how many of the wanted images lie in any file; ``empty``: the schema of what is wanted, for a file of which nothing is.
+
+    Raises:
+        JobError: images are wanted and none lies in any file.
     """
     _, joined = element
     (unit,) = joined["unit"]
     if not stage.has_part(unit):
         schema = pa.schema([*empty, *PLACES_SCHEMA])
         wanted = pa.concat_tables([schema.empty_table(), *joined["wanted"]]).sort_by([("row", "ascending"), ("image_id", "ascending")])
+        if not found and len(wanted):
+            raise JobError(nothing_found(wanted["image_id"][0].as_py(), unit, id_field))
         write_images(wanted.combine_chunks(), partial(bodies_of_unit, unit=unit), unit=unit, stage=stage, rules=rules)
     return 1
+
+
+def nothing_found(wanted_id: str, unit: Unit, id_field: str) -> str:
+    """What to tell when the files have not one of the wanted images: most likely the ids are of two kinds."""
+    there = next(_places(unit.url, id_field), None)
+    example = f"has images such as {there.image_id}" if there else "has none"
+    return (
+        f"{_FLAG}: none of the wanted images is in any of the files. {wanted_id} is wanted, for example, and {unit.url} {example}. If "
+        "their ids stand elsewhere, --image-id says where (url: they are made of addresses)"
+    )

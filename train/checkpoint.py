@@ -71,8 +71,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, keep: int, best: boo
         log.info("saved %s", path)
     # A broken one of a later step, which this run has passed over, must not push a whole one out.
     old = [found for found in sorted(folder.glob("step-*.pt")) if found <= newest][:-keep]
-    for file in [*old, *folder.glob("*.partial")]:  # those of a run that was killed
-        file.unlink()
+    for rest in [*old, *folder.glob("*.partial")]:  # those of a run that was killed
+        rest.unlink()
     return newest
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from balancing.pairs import IMAGES_SCHEMA
 from metadata.tally import Tally
+from pipelines.duplicates import list_duplicates
 from pipelines.errors import JobError
 from pipelines.jobs import run_job
 from pipelines.stage import Stage, Unit, open_stage
@@ -75,6 +77,22 @@ def test_the_list_drops_copies(work: Path, tmp_path: Path) -> None:
     assert rows_of(tmp_path / "none", "duplicates") == []
     run_job("export", ["--images", f"{work}/images", "--drop-ids", f"{tmp_path}/out/part-*.parquet", "--output", f"{tmp_path}/tars"])
     assert open_stage(f"{tmp_path}/tars", "export").counters["dropped"] == {"image_dropped": 4}
+
+
+def test_an_exact_copy_names_an_image_with_its_pixels_and_a_near_one_an_image_that_stays() -> None:
+    hash = 0x0123456789ABCDEF
+    # b is near to a, and so is d; c has the pixels of b; e, near to b and d alone, stays; f and g are plain, g with the pixels of f.
+    rises = np.array([hash, hash ^ 3, hash ^ 3, hash ^ 7, hash ^ 15, 0, 0, 0], dtype=np.uint64)
+    pixels = np.array([1, 2, 2, 3, 4, 5, 5, 6], dtype=np.uint64)
+    tally = Tally()
+    table = list_duplicates(pa.array([*"abcdefgh"]), pixels, rises, kind="near", tally=tally)
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("b", "near_duplicate", "a"),
+        ("c", "exact_duplicate", "b"),
+        ("d", "near_duplicate", "a"),
+        ("g", "exact_duplicate", "f"),
+    ]
+    assert (tally.read, tally.emitted, tally.balanced) == (8, 4, True)
 
 
 def test_images_of_before_there_were_difference_hashes_are_told(tmp_path: Path) -> None:

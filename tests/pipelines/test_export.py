@@ -140,13 +140,46 @@ def write_images(place: Path, rows: list[dict[str, Any]], **parameters: Any) -> 
     stage.finish()
 
 
+TEXT = {"text": "a", "lang": "en", "entries": [1], "pair_key": 1, "probability": 1.0}
+
+
 def test_labels_drop_by_value(tmp_path: Path) -> None:
-    text = {"text": "a", "lang": "en", "entries": [1], "pair_key": 1, "probability": 1.0}
     labels = {"a": ["nsfw", "sketch"], "b": ["sketch"], "c": [], "d": None, "e": ["csam"]}
-    write_images(tmp_path / "images", [{"image_id": id, "labels": of, "texts": [text]} for id, of in labels.items()])
+    write_images(tmp_path / "images", [{"image_id": id, "labels": of, "texts": [TEXT]} for id, of in labels.items()])
     books = export(tmp_path / "images", tmp_path / "tars", "--drop-labels", "csam,nsfw")
     assert (books["emitted"], books["dropped"]) == (3, {"label_dropped": 2})
     assert {row["image_id"] for row in rows_of(tmp_path / "tars", "export")} == {"b", "c", "d"}
+
+
+def test_labels_that_no_image_has_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {"a": ["nsfw"], "b": None, "c": [], "d": ["art"]}
+    write_images(tmp_path / "images", [{"image_id": id, "labels": of, "texts": [TEXT]} for id, of in labels.items()])
+    export(tmp_path / "images", tmp_path / "both", "--drop-labels", "nsfw,art")
+    assert capsys.readouterr().err == ""
+    books = export(tmp_path / "images", tmp_path / "one", "--drop-labels", "nsfw,nswf")
+    assert books["dropped"] == {"label_dropped": 1}
+    assert capsys.readouterr().err == "export: no image has the label nswf: --drop-labels leaves none out for it\n"
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_labels_of_images_of_which_nobody_said_anything_are_refused(tmp_path: Path, column: bool) -> None:
+    stage = Stage(url=f"{tmp_path}/images", kind="images", parameters={})
+    stage.begin([Unit(name="0", path="0")])
+    rows = [{"image_id": "a", "jpeg": b"", "width": 1, "height": 1, "sha256": "", "texts": [TEXT]}]
+    table = pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
+    stage.write_part(stage.units()[0], table if column else table.drop(["labels"]), Tally(read=1, emitted=1))
+    stage.finish()
+    with pytest.raises(JobError, match=r"--drop-labels nsfw: nobody has said anything of the images .* their labels are null"):
+        export(tmp_path / "images", tmp_path / "tars", "--drop-labels", "nsfw")
+    assert not (tmp_path / "tars").exists()
+
+
+def test_shards_without_a_sample_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {"a": ["nsfw"], "b": [], "c": ["nsfw"]}
+    write_images(tmp_path / "images", [{"image_id": id, "labels": of, "texts": [TEXT]} for id, of in labels.items()])
+    export(tmp_path / "images", tmp_path / "tars", "--drop-labels", "nsfw")
+    assert capsys.readouterr().err == "export: 1 of 2 shards hold no sample: 00000.tar\n"
+    assert json.loads((tmp_path / "tars" / "sizes.json").read_text()) == {"00000.tar": 0, "00001.tar": 1}
 
 
 def test_a_set_that_keeps_all_texts_gives_the_set_that_balance_draws(tmp_path: Path) -> None:

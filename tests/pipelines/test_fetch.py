@@ -84,7 +84,8 @@ def test_the_request_names_the_fetcher_and_carries_nothing_else(server: Server, 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "scheme"),
+        ("", "no_url"),
+        (" ", "no_url"),
         ("no url at all", "scheme"),
         ("//example.com/a.jpg", "scheme"),
         ("ftp://example.com/a.jpg", "scheme"),
@@ -234,6 +235,12 @@ def test_redirects_are_followed(server: Server, status: str) -> None:
     assert server.paths() == ["/a", "/b?x=1", "/ok"]
 
 
+def test_a_redirect_of_raw_bytes_is_asked_for_these_bytes(server: Server) -> None:
+    server.routes |= {"a": redirect("/caf\xe9"), "b": redirect("/caf\u00c3\u00a9"), "caf%E9": answer(), "caf%C3%A9": answer()}
+    assert [result.reason for result in fetched(server.url("a"), server.url("b"), per_host=1)] == ["", ""]
+    assert sorted(server.paths()) == ["/a", "/b", "/caf%C3%A9", "/caf%E9"]
+
+
 def test_the_number_of_redirects_is_limited_exactly(server: Server) -> None:
     server.routes |= {f"{n}": redirect(f"/{n + 1}") for n in range(4)} | {"4": answer()}
     results = fetched(server.url("0"), server.url("1"), max_redirects=3, per_host=1)
@@ -285,7 +292,7 @@ def test_all_redirects_together_have_one_timeout(server: Server) -> None:
         ("304 Not Modified", "http_3xx"),
         ("403 Forbidden", "http_4xx"),
         ("404 Not Found", "http_4xx"),
-        ("500 Oops", "http_5xx"),
+        ("501 Oops", "http_5xx"),
         ("999 Denied", "http_other"),
     ],
 )
@@ -295,14 +302,18 @@ def test_other_statuses_are_grouped(server: Server, status: str, reason: str) ->
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "TEXT/PLAIN", "application/json", "video/mp4", "audio/mpeg"])
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "TEXT/CSS", "application/json", "video/mp4", "audio/mpeg"])
 def test_what_is_announced_as_something_else_is_refused(server: Server, kind: str) -> None:
     server.routes["page"] = answer(f"Content-Type: {kind}")
     assert reason_of(server.url("page")) == "not_an_image_type"
 
 
 @pytest.mark.parametrize(
-    "kind", ["image/jpeg", "IMAGE/PNG; q=1", "image", "jpg", "binary/octet-stream", "application/octet-stream", ";", ""]
+    "kind",
+    [
+        *("image/jpeg", "IMAGE/PNG; q=1", "image", "jpg", "binary/octet-stream", "application/octet-stream", ";", ""),
+        *("application/force-download", "application/jpg", "application/unknown", "text/plain", "text", "\xff"),
+    ],
 )
 def test_what_may_be_an_image_is_left_to_the_decoder(server: Server, kind: str) -> None:
     server.routes["page"] = answer(f"Content-Type: {kind}")
@@ -395,6 +406,24 @@ def test_dead_hosts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [result.reason for result in fetched(*urls)] == ["dns", "refused", "tls", ""]
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (socket.EAI_NONAME, "dns"),
+        (socket.EAI_NODATA, "dns"),
+        (socket.EAI_AGAIN, "name_server"),
+        (socket.EAI_FAIL, "name_server"),
+        (socket.EAI_SYSTEM, "name_server"),
+    ],
+)
+def test_a_host_that_is_gone_is_told_from_a_name_server_that_is(error: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> list[tuple[int, str]]:
+        raise socket.gaierror(error, "says the resolver")
+
+    monkeypatch.setattr(fetch, "lookup", fails)
+    assert reason_of("http://images.example/a.jpg") == reason
+
+
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n"])
 def test_a_server_that_drips_ends_by_the_timeout(server: Server, head: bytes) -> None:
     server.routes["slow"] = drip(server, head)
@@ -405,13 +434,19 @@ def test_a_server_that_drips_ends_by_the_timeout(server: Server, head: bytes) ->
 # --- retries ---
 
 
-@pytest.mark.parametrize("trouble", [answer(status="429 Slow Down"), answer(status="503 Busy"), reset, answer(length=999)])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        *(answer(status=f"{status} Later") for status in (408, 425, 429, 500, 502, 503, 504)),
+        *(reset, answer(length=999)),
+    ],
+)
 def test_what_can_be_retried_is_retried_as_often_as_said(server: Server, trouble: Callable[[socket.socket], None]) -> None:
     server.routes["page"] = in_turn(trouble, trouble, answer())
     assert reason_of(server.url("page"), retries=2) == ""
     assert len(server.requests) == 3
     server.routes["page"] = in_turn(trouble, trouble, answer())
-    assert reason_of(server.url("page"), retries=1) in {"http_4xx", "http_5xx", "connection"}
+    assert reason_of(server.url("page"), retries=1) in {"busy", "http_5xx", "connection"}
     assert len(server.requests) == 5
 
 
@@ -449,14 +484,24 @@ def test_retry_after_is_waited_for(server: Server, form: str) -> None:
 def test_a_host_that_wants_a_longer_pause_is_left_alone(server: Server) -> None:
     server.routes["page"] = answer("Retry-After: 3600", status="429 Slow Down")
     results = fetched(*[server.url("page")] * 5, per_host=1, retries=2)
-    assert [result.reason for result in results] == ["http_4xx"] + ["host_down"] * 4
+    assert [result.reason for result in results] == ["busy"] + ["host_down"] * 4
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("value", ["", "soon", "-5", "1e9", "\xff", "Wed, 99 Foo 2030 99:99:99 GMT"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "soon", "-5", "1e9", "\xff", "Wed, 99 Foo 2030 99:99:99 GMT", "Fri, 01 Jan 99999999999999999999 00:00:00 GMT"],
+)
 def test_an_unreadable_retry_after_counts_as_none(server: Server, value: str) -> None:
     server.routes["page"] = in_turn(answer(f"Retry-After: {value}", status="503 Busy"), answer())
     assert reason_of(server.url("page"), retries=1) == ""
+
+
+def test_a_page_that_fails_does_not_make_its_host_one_that_is_down(server: Server) -> None:
+    server.routes["odd"] = answer(status="500 Oops")
+    results = fetched(*[server.url("odd")] * 4, server.url("ok"), per_host=1, retries=1, host_failures=3)
+    assert [result.reason for result in results] == ["http_5xx"] * 4 + [""]
+    assert len(server.requests) == 9
 
 
 def test_a_host_that_never_answers_is_given_up(server: Server) -> None:
@@ -629,6 +674,22 @@ def test_files_are_read_where_allowed(tmp_path: Path) -> None:
         (None, "file"),
     ]
     assert {result.reason for result in fetched(*urls)} == {"scheme"}
+
+
+def test_a_slow_disk_does_not_hold_up_the_web(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = threading.Event()
+
+    def slow(*_: object) -> bytes:
+        assert served.wait(5)
+        return BODY
+
+    def send(connection: socket.socket) -> None:
+        answer()(connection)
+        served.set()
+
+    monkeypatch.setattr(fetch, "_file_start", slow)
+    server.routes["page"] = send
+    assert [result.reason for result in fetched((tmp_path / "a").as_uri(), server.url("page"), allow_files=True)] == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,15 +18,18 @@ import pytest
 
 from balancing.gather import WANTED_SCHEMA
 from balancing.pairs import IMAGES_SCHEMA, image_id_of_url
+from metadata.reasons import REASONS
 from metadata.tally import Tally
-from pipelines import fetch, image_part, images
+from pipelines import fetch, image_part, images, patience
+from pipelines.again import may_pass
 from pipelines.errors import JobError
 from pipelines.fetch import Fetched
 from pipelines.image_part import ImageRules, Progress, prepare_images
 from pipelines.images import ImagesConfig
 from pipelines.jobs import run_job
+from pipelines.part import read_part
 from pipelines.progress import told
-from pipelines.stage import open_stage
+from pipelines.stage import Limits, Stage, Unit, open_stage
 from tests.pipelines.conftest import contents
 from tests.pipelines.image_sets import failed_of, make_images, picture, pixel_hash, rows_of, write_curated, write_files
 from tests.pipelines.raw_server import Server, answer, drip, endless, redirect, reset, silence
@@ -90,6 +96,10 @@ def test_what_may_be_fetched_is_a_setting(tmp_path: Path) -> None:
         ({"http_4xx": 3}, 0, False),
         ({"dns": 99}, 0, False),
         ({"dns": 50, "host_down": 50}, 0, True),
+        ({"name_server": 100, "invalid_url": 1}, 0, True),
+        ({"name_server": 99, "invalid_url": 1}, 0, False),
+        ({"invalid_url": 3, "port": 1}, 0, False),
+        ({"no_url": 2, "invalid_url": 1}, 0, True),
         ({"dns": 99, "http_4xx": 1}, 0, False),
         ({"label_dropped": 50, "dns": 99}, 0, False),
         ({"label_dropped": 50, "dns": 100}, 0, True),
@@ -121,6 +131,24 @@ def test_dead_links_are_data_and_an_outage_is_not(dropped: dict[str, int], emitt
 )
 def test_how_many_parts_images_make(options: dict[str, int], rows: int, parts: int) -> None:
     assert ImagesConfig(curated="", output="", **options).shards(rows) == parts
+
+
+@pytest.mark.parametrize("texts", [1, 3])
+def test_images_are_counted_and_not_their_texts(tmp_path: Path, texts: int) -> None:
+    wanted = [(f"id{i}", f"u{i}", [f"text {j}" for j in range(texts)]) for i in range(600)]
+    curated = open_stage(write_curated(tmp_path / "curated", wanted, parts=3, keep_siblings=True), "balance")
+    assert images.count_images(curated) == 600
+    assert 590 <= images.count_images(curated, sample=60) <= 610
+    assert images.count_images(curated, sample=1) in range(200, 600 * texts + 1)
+    assert images.count_images(open_stage(write_curated(tmp_path / "none", [], keep_siblings=True), "balance")) == 0
+
+
+def test_an_image_with_many_texts_counts_once_for_the_size_of_parts(tmp_path: Path) -> None:
+    wanted = write_files(tmp_path / "files", [picture(i) for i in range(6)])
+    wanted = [(id, url, ["one", "another", "a third"]) for id, url, _ in wanted]
+    curated = write_curated(tmp_path / "curated", wanted, keep_siblings=True, seed=1)
+    make_images(curated, tmp_path / "images", "--allow-files", "--images-per-part", "3")
+    assert len(open_stage(str(tmp_path / "images"), "images").parts) == 2
 
 
 def test_parts_hold_equal_ranges_of_the_keys_and_all_texts_of_an_image(tmp_path: Path) -> None:
@@ -169,7 +197,7 @@ def test_labels_are_kept_beside_images_and_some_are_not_even_fetched(tmp_path: P
     assert books["dropped"] == {"label_dropped": 2}
     assert failed_of(tmp_path / "images") == {"id1": ("label_dropped", "nsfw"), "id4": ("label_dropped", "csam")}
     labels = {row["image_id"]: row["labels"] for row in rows_of(tmp_path / "images")}
-    assert labels == {"id0": [], "id2": ["sketch"], "id3": ["art", "sketch"], "id5": [], "id6": [], "id7": []}
+    assert labels == {"id0": None, "id2": ["sketch"], "id3": ["art", "sketch"], "id5": [], "id6": None, "id7": None}
     assert sorted(server.paths()) == ["/0", "/2", "/3", "/5", "/6", "/7"]
     pq.write_table(pa.table({"image_id": ["id7"], "label": ["nsfw"]}), tmp_path / "2")
     with pytest.raises(JobError, match=r"made with other settings .*labels was"):
@@ -256,6 +284,96 @@ def test_dead_links_are_left_out_of_counts_and_set_without_matching_or_fetching_
         assert row["texts"][0]["probability"] < before["texts"][0]["probability"] == 1.0
 
 
+# -- what may pass -------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_reason_that_may_pass_is_explained_as_such() -> None:
+    assert {reason for reason, says in REASONS["images"].items() if says.endswith("May pass.")} == image_part.PASSING
+
+
+def test_images_without_an_address_are_told_from_files_that_are_not_allowed(tmp_path: Path) -> None:
+    wanted = [("own-1", "", ["a text"]), ("own-2", "", ["a text"])]
+    with pytest.raises(JobError, match=r"\(no_url 2\): they have no addresses: --take-from"):
+        make_images(write_curated(tmp_path / "curated", wanted), tmp_path / "images", "--allow-files")
+
+
+def test_what_failed_for_a_reason_that_may_pass_is_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server()
+    large = {i: picture(i, side=60) for i in range(40)}
+    server.routes |= {f"{i}": answer(body=body) for i, body in large.items()}
+    server.routes |= {f"{i}": answer(status="500 Oh") for i in range(0, 40, 4)}
+    server.routes |= {f"{i}": answer(status="404 Gone") for i in range(1, 40, 8)}
+    wanted = [(f"id{i}", server.url(f"{i}"), [f"text {i}", f"again {i}"]) for i in range(40)]
+    pq.write_table(pa.table({"image_id": ["id2", "id3"], "label": ["nsfw", "art"]}), tmp_path / "labels")
+    curated, output = write_curated(tmp_path / "curated", wanted), tmp_path / "images"
+    options = ["--allow-private", "--retries", "0", "--images-per-part", "20", "--max-side", "40"]
+    options += ["--labels", str(tmp_path / "labels"), "--drop-labels", "nsfw"]
+    books = make_images(curated, output, *options)
+    assert books["dropped"] == {"http_4xx": 5, "http_5xx": 10, "label_dropped": 1}
+    assert "images: 10 failed for reasons that may pass; --retry-failed" in capsys.readouterr().err
+    before = contents(output)
+
+    server.requests.clear()
+    assert make_images(curated, output, *options)["emitted"] == 24
+    make_images(curated, output, *options, "--retry-failed", "--dry-run")
+    assert (server.requests, contents(output)) == ([], before)
+
+    server.routes |= {f"{i}": answer(body=large[i]) for i in range(0, 40, 8)}
+    books = make_images(curated, output, *options, "--retry-failed")
+    assert sorted(server.paths()) == sorted(f"/{i}" for i in range(0, 40, 4))
+    assert (books["read"], books["emitted"]) == (40, 29)
+    assert books["dropped"] == {"http_4xx": 5, "http_5xx": 5, "label_dropped": 1}
+
+    server.routes |= {f"{i}": answer(body=large[i]) for i in range(40)}
+    make_images(curated, output, *options, "--retry-failed")
+    make_images(curated, tmp_path / "at-once", *options)
+    server.stop()
+    again, at_once = ({row["image_id"]: row for row in rows_of(place)} for place in (output, tmp_path / "at-once"))
+    assert again == {id: row for id, row in at_once.items() if id in again}
+    assert failed_of(output).keys() == at_once.keys() - again.keys() | {"id2"}
+    assert {reason for reason, _ in failed_of(output).values()} == {"http_4xx", "label_dropped"}
+    stage = Stage.begun(str(output), Limits())
+    unit = stage.units()[0]
+    assert not may_pass(stage, unit)
+    pq.write_table(image_part.FAILED_SCHEMA.empty_table(), output / "failed" / stage.part_name(unit))
+    assert may_pass(stage, unit)
+
+
+@pytest.mark.parametrize("threads", [4])
+def test_threads_of_a_process_share_what_is_allowed_at_a_time(tmp_path: Path, threads: int) -> None:
+    server, together, most = Server(), 0, 0
+    lock = threading.Lock()
+
+    def counted(connection: socket.socket) -> None:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        server.over.wait(0.03)
+        with lock:
+            together -= 1
+        answer(body=picture(1))(connection)
+
+    server.routes["page"] = counted
+    curated = write_curated(tmp_path / "curated", [])
+    config = ImagesConfig(curated=curated, output=str(tmp_path / "images"), per_host=1, allow_private=True)
+    stage = Stage(url=config.output, kind="images", parameters={})
+    units = [Unit(name=f"{i}", path=f"shard {i}", index=i) for i in range(threads)]
+    stage.begin(units)
+
+    def fetch_one(unit: Unit) -> None:
+        pairs = [(f"id-{unit.name}-{i}", server.url("page"), ["a text"]) for i in range(5)]
+        place = write_curated(tmp_path / f"curated-{unit.name}", pairs, parts=1)
+        (part,) = open_stage(place, "balance").units()
+        images.fetch_shard((unit.index, {"unit": [unit], "pairs": [read_part(part.url)]}), stage=stage, config=config)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fetch_one, units))
+    server.stop()
+    assert (len(server.requests), most) == (5 * threads, 1)
+    assert stage.finish()["emitted"] == 5 * threads
+
+
 # -- a web of all kinds --------------------------------------------------------------------------------------------------------------
 
 ADDRESS = "127.0.0.2"
@@ -278,6 +396,34 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server(ADDRESS)
     yield server
     server.stop()
+
+
+def names_until(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]) -> None:
+    """Name servers that fail for a while, by the number of the question."""
+    asked = itertools.count()
+
+    def lookup(host: str, port: int, family: int) -> list[tuple[int, str]]:
+        if fails(next(asked)):
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, ADDRESS)]
+
+    monkeypatch.setattr(fetch, "lookup", lookup)
+
+
+def test_an_outage_in_the_middle_of_a_part_costs_no_image(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.routes["page"] = answer(body=picture(1))
+    curated = write_curated(tmp_path / "curated", [(f"id{i}", f"http://host{i}.example:{web.port}/page", ["a text"]) for i in range(300)])
+    how = [curated, tmp_path / "images", "--retries", "0"]
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(tries=2, sleep=lambda _: None))
+    names_until(monkeypatch, lambda asked: asked >= 50)
+    with pytest.raises(JobError, match="no host answers any more"):
+        make_images(*how)
+    assert not list((tmp_path / "images").glob("part-*"))
+    # Every try asks at least one host more, so that the outage is over before the last.
+    monkeypatch.setattr(patience, "PATIENCE", patience.Patience(tries=200, sleep=lambda _: None))
+    names_until(monkeypatch, lambda asked: 50 <= asked < 200)
+    books = make_images(*how)
+    assert (books["read"], books["emitted"]) == (300, 300)
 
 
 def huge_png() -> bytes:
@@ -314,9 +460,12 @@ def hosts_of_every_kind(server: Server) -> dict[str, tuple[int, str, Callable[[s
         "metadata": (10, "private_address", redirect("http://169.254.169.254/latest/meta-data/")),
         "filed": (10, "scheme", redirect("file:///etc/passwd")),
         "mail": (10, "port", redirect("http://fine0.example:25/")),
-        "optout": (40, "opt_out", answer("X-Robots-Tag: noai", body=picture(4))),
-        "page": (30, "not_an_image_type", answer("Content-Type: text/html", body=b"<html>")),
-        "bomb": (10, "content_encoding", answer("Content-Encoding: gzip", body=bytes(99))),
+        "optout": (30, "opt_out", answer("X-Robots-Tag: noai", body=picture(4))),
+        "raw": (10, "opt_out", answer("X-Robots-Tag: noai, \xff", body=picture(4))),
+        "page": (20, "not_an_image_type", answer("Content-Type: text/html", body=b"<html>")),
+        "rawpage": (10, "not_an_image_type", answer("Content-Type: video/\xe9", body=b"<html>")),
+        "bomb": (5, "content_encoding", answer("Content-Encoding: gzip", body=bytes(99))),
+        "rawbomb": (5, "content_encoding", answer("Content-Encoding: \xff\xfe", body=bytes(99))),
         "endless": (2, "too_large", endless(b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 20))),
         "large": (6, "too_large", answer(length=10**9)),
         "text": (12, "not_an_image", answer(body=b"no picture at all")),

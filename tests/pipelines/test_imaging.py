@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines import imaging
 from pipelines.imaging import ImageError, prepare_image
 from tests.world.pictures import draw_picture
 from tests.world.subjects import Subject
@@ -42,12 +43,12 @@ def rgb_hash(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.width}x{image.height}\n".encode() + image.convert("RGB").tobytes()).hexdigest()
 
 
-def png_header(width: int, height: int) -> bytes:
+def rgb_png(width: int, height: int, samples: bytes, *, bits: int = 8) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(samples)) + chunk(b"IEND", b"")
 
 
 def reason_of(body: bytes, **options: int) -> str:
@@ -234,6 +235,16 @@ def test_sixteen_bits_are_scaled_not_clipped(transparency: int | None) -> None:
     assert decoded(got.jpeg).mode == "L"
 
 
+def test_colours_of_sixteen_bits_become_a_jpeg_of_their_high_bytes() -> None:
+    rows = [[(x * 6, y * 10, 7) for x in range(40)] for y in range(24)]
+    samples = b"".join(b"\0" + bytes(byte for colour in row for high in colour for byte in (high, 0xF3)) for row in rows)
+    got = prepare_image(rgb_png(40, 24, samples, bits=16), max_side=None)
+    assert decoded(got.jpeg).format == "JPEG"
+    expected = Image.new("RGB", (40, 24))
+    expected.putdata([colour for row in rows for colour in row])
+    assert got.sha256 == rgb_hash(expected)
+
+
 def test_one_bit_becomes_gray() -> None:
     got = decoded(prepare_image(encoded(Image.new("1", (16, 16), 1), "PNG"), max_side=None).jpeg)
     assert (got.mode, got.getpixel((8, 8))) == ("L", 255)
@@ -270,7 +281,7 @@ def test_a_header_that_promises_too_much_is_refused_before_decoding(
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    assert reason_of(png_header(width, height)) == "too_many_pixels"
+    assert reason_of(rgb_png(width, height, bytes(1000))) == "too_many_pixels"
 
 
 def test_the_pixel_limit_is_exact() -> None:
@@ -283,6 +294,34 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     body = encoded(gradient(), "JPEG", progressive=True)
     end = body.rindex(b"\xff\xda")
     assert reason_of(body[:end] + body[end:-2] * 200 + body[-2:]) == "too_many_scans"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_a_jpeg_that_lacks_its_end_mark_alone_gets_it(mode: str, subsampling: str) -> None:
+    image = gradient(37, 30)
+    image.paste("white", (0, 16, 37, 30))
+    body = encoded(image.convert(mode), "JPEG", subsampling=subsampling)
+    for cut in (1, 2):
+        got = prepare_image(body[:-cut], max_side=None)
+        assert got.sha256 == prepare_image(body, max_side=None).sha256
+        assert rgb_hash(decoded(got.jpeg)) == got.sha256 or mode == "CMYK"
+    assert {reason_of(body[:-cut]) for cut in range(3, 40)} == {"truncated_image"}
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_of_which_a_whole_scan_or_interval_may_be_missing_needs_its_end_mark(options: dict[str, object]) -> None:
+    body = encoded(gradient(), "JPEG", **options)
+    assert reason_of(body[:-2]) == "truncated_image"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_of_a_webp_no_more_is_kept_than_its_pixels(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr(imaging, "_orientation", lambda image: kept.extend(name for name in vars(image) if "decoder" in name) or 1)
+    prepare_image(encoded(gradient().convert(mode), "WEBP"), max_side=None)
+    assert "_decoder" in vars(Image.open(io.BytesIO(encoded(gradient(), "WEBP"))))
+    assert not [name for name in kept if name == "_decoder"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])

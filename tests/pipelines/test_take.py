@@ -13,7 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from balancing.image_files import bodies_in_parquet, bodies_in_tar, places_in_parquet, places_in_tar
+from balancing.own import OwnColumns
+from balancing.own_tar import members_of_shard, open_shard, read_own_tar
 from balancing.pairs import image_id_of_url
+from metadata.tally import Tally
 from pipelines.errors import JobError
 from pipelines.stage import open_stage
 from tests.pipelines.conftest import contents
@@ -163,10 +167,10 @@ def test_hostile_members_are_no_images(tmp_path: Path) -> None:
         link = tarfile.TarInfo("e.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    ids = ["a", "b", "c", image_id_of_url(url_of(4)), "e"]
+    ids = ["../../a", "b", "c", image_id_of_url(url_of(4)), "e"]
     curated = write_curated(tmp_path / "curated", [(id, "", ["text"]) for id in ids], parts=1)
     make_images(curated, tmp_path / "images", "--take-from", str(folder))
-    assert {row["image_id"]: row["jpeg"] for row in rows_of(tmp_path / "images")} == {"a": picture(1), ids[3]: picture(4, kind="PNG")}
+    assert {row["image_id"]: row["jpeg"] for row in rows_of(tmp_path / "images")} == {"../../a": picture(1), ids[3]: picture(4, kind="PNG")}
     assert {id: reason for id, (reason, _) in failed_of(tmp_path / "images").items()} == {
         "b": "not_fetched",
         "c": "not_an_image",
@@ -196,8 +200,77 @@ def test_labels_drop_what_is_there_already(tmp_path: Path) -> None:
     assert (books["read"], books["emitted"], books["dropped"]) == (9, 8, {"label_dropped": 1})
     before = {row["image_id"]: row for row in rows_of(tmp_path / "images")}
     for row in rows_of(tmp_path / "less"):
-        assert row == {**before[row["image_id"]], "labels": ["sketch"] if row["image_id"] == "id-0005" else []}
+        assert row == {**before[row["image_id"]], "labels": ["sketch"] if row["image_id"] == "id-0005" else None}
     assert open_stage(str(tmp_path / "less"), "images").parameters["drop_labels"] == ["nsfw"]
+
+
+def test_labels_of_the_images_that_are_taken_stay_and_more_are_added(tmp_path: Path) -> None:
+    curated = write_curated(tmp_path / "curated", write_files(tmp_path / "files", [picture(i) for i in range(5)]))
+    for name, labels in (
+        ("1", {"id-0000": [], "id-0001": ["nsfw"], "id-0002": ["sketch"]}),
+        ("2", {"id-0002": ["art"], "id-0003": ["art"]}),
+    ):
+        pq.write_table(pa.table({"image_id": [*labels], "labels": [*labels.values()]}), tmp_path / name)
+    make_images(curated, tmp_path / "first", "--allow-files", "--labels", str(tmp_path / "1"))
+    taken = ["--take-from", str(tmp_path / "first")]
+    books = make_images(curated, tmp_path / "more", *taken, "--labels", str(tmp_path / "2"), "--drop-labels", "nsfw")
+    assert books["dropped"] == {"label_dropped": 1}
+    labels = {row["image_id"]: row["labels"] for row in rows_of(tmp_path / "more")}
+    assert labels == {"id-0000": [], "id-0002": ["art", "sketch"], "id-0003": ["art"], "id-0004": None}
+    # Labels that the images have already need no list.
+    assert make_images(curated, tmp_path / "less", *taken, "--drop-labels", "nsfw")["dropped"] == {"label_dropped": 1}
+    assert rows_of(tmp_path / "less") == [row for row in rows_of(tmp_path / "first") if row["image_id"] != "id-0001"]
+
+
+@pytest.mark.parametrize("fields", [(), ("url",), ("image_id",), ("url", "image_id")])
+@pytest.mark.parametrize("id_field", ["image_id", "key", "url"])
+def test_shards_are_matched_and_taken_by_the_same_ids(fields: Sequence[str], id_field: str) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for i in range(4):
+            values = {"url": url_of(i), "image_id": f"own-{i}"}
+            about = json.dumps({name: values[name] for name in fields}).encode()
+            for extension, content in (("jpg", picture(i)), ("json", about), ("txt", b"a dog")):
+                member = tarfile.TarInfo(f"some/folder/{i:04}.{extension}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    file.seek(0)
+    tables = list(read_own_tar(file, tally=Tally(), columns=OwnColumns(image_id=id_field)))
+    matched = [id for table in tables for id in table["image_id"].to_pylist()]
+    file.seek(0)
+    assert [place.image_id for place in places_in_tar(file, id_field)] == matched
+    if id_field == "image_id":
+        file.seek(0)
+        assert [place.image_id for place in places_in_tar(file, "")] == matched
+    assert len({*matched}) == 4
+
+
+def test_a_source_with_none_of_the_images_is_told_with_an_id_of_either(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "fetched", [[2, 3], [4]])
+    curated = curated_of(tmp_path / "curated", "url")
+    with pytest.raises(JobError) as error:
+        make_images(curated, tmp_path / "images", "--take-from", str(tmp_path / "fetched"))
+    said = str(error.value)
+    assert "none of the wanted images is in any of the files" in said
+    assert any(f"{image_id_of_url(url_of(i))} is wanted" in said for i in range(40))
+    assert any(f"has images such as own-{i}." in said for i in (2, 4))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
+def test_a_damaged_header_in_the_middle_is_damage(tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "fetched"
+    write_tars(folder, [[2, 3]], beside=False)
+    with tarfile.open(folder / "00000.tar") as tar:
+        header = tar.getmembers()[number].offset
+    data = bytearray((folder / "00000.tar").read_bytes())
+    data[header + 148] ^= 1
+    # A sample is known to be whole once the next begins.
+    whole_samples = max(0, (number - 1) // 3)
+    assert [place.row for place in places_in_tar(io.BytesIO(data), "")] == [*range(whole_samples)]
+    taken, matched = Tally(), Tally()
+    assert [row for row, _ in bodies_in_tar(io.BytesIO(data), [0, 1], tally=taken)] == [*range(whole_samples)]
+    assert sum(map(len, read_own_tar(io.BytesIO(data), tally=matched))) == whole_samples
+    assert taken.bad_file == matched.bad_file == "damaged_tar"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +291,39 @@ def test_what_is_no_source_is_told(tmp_path: Path, table: dict[str, list[object]
     curated = write_curated(tmp_path / "curated", write_files(tmp_path / "files", [picture(1)]))
     with pytest.raises(JobError, match=said):
         make_images(curated, tmp_path / "images", "--take-from", str(folder), *options)
+
+
+def test_an_image_without_an_id_has_that_of_its_address() -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image_id": ["a", None, "", None], "url": ["u1", "u2", "u3", None]}), file)
+    ids = [place.image_id for place in places_in_parquet(file, "")]
+    assert ids == ["a", image_id_of_url("u2"), image_id_of_url("u3")]
+    assert [place.row for place in places_in_parquet(file, "url")] == [0, 1, 2]
+
+
+class Counting(io.BytesIO):
+    """Keeps the size of the longest piece that was read."""
+
+    longest = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.longest = max(self.longest, len(data))
+        return data
+
+
+def test_a_row_group_of_images_is_not_read_at_once() -> None:
+    file, images = Counting(), [bytes([i]) * (1 << 20) for i in range(30)]
+    pq.write_table(pa.table({"jpg": images}), file, compression="none", use_dictionary=False, write_batch_size=1, write_statistics=False)
+    assert [body for _, body in bodies_in_parquet(file, [0, 29], tally=Tally())] == [images[0], images[29]]
+    assert file.longest < 10 << 20
+
+
+def test_members_that_were_passed_are_not_held(tmp_path: Path) -> None:
+    write_tars(tmp_path / "fetched", [range(2, 10)], beside=False)
+    with (tmp_path / "fetched" / "00000.tar").open("rb") as file, open_shard(file, "r:") as shard:
+        held = [len(shard.members) for _ in members_of_shard(shard)]  # type: ignore[attr-defined]
+    assert (len(held), max(held)) == (24, 1)
 
 
 def test_other_files_are_another_source(tmp_path: Path) -> None:

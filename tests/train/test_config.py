@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import msgspec
 import pytest
 import torch
 
-from train.config import SHIPPED, InputError, load_config, parse
+from train.config import SHIPPED, Config, InputError, load_config, parse
 from train.model import create_model, find_architecture, image_size
 
 MINIMAL: dict[str, dict[str, object]] = {"model": {"name": "ViT-B-32"}, "train": {"steps": 10, "batch_size": 32}}
@@ -92,6 +93,7 @@ SEEN = {
     "b32_metaclip1.toml": 12.8e9,
     "b32_online.toml": 12.8e9,
     "bigg14_metaclip1.toml": 12.8e9,
+    "finetune.toml": 256_000,
     "flickr8k.toml": 40_000,
     "h14_metaclip1.toml": 12.8e9,
     "h14_worldwide.toml": 29e9,
@@ -118,8 +120,8 @@ def test_a_shipped_configuration_names_its_source_and_builds_its_model(name: str
     if not config.model.custom:
         assert config.model.name.endswith("-quickgelu")
         assert architecture["quick_gelu"] is True
-        # On 8 to 512 GPUs of whole machines, each of them has as many streams and pairs as the others.
-        for ranks in (8, 16, 32, 64, 128, 256, 512):
+        # On 8 to 512 GPUs of whole machines, fine-tuning on one or two, each of them has as many streams and pairs as the others.
+        for ranks in (8, 16) if config.model.pretrained else (8, 16, 32, 64, 128, 256, 512):
             assert config.data.streams % ranks == config.train.batch_size % ranks == 0
 
 
@@ -157,3 +159,14 @@ def test_a_path_that_is_mistyped_is_not_the_shipped_file_of_that_name(tmp_path: 
     with pytest.raises(InputError, match=r"no configuration at .*/toy\.toml"):
         load_config(tmp_path / "toy.toml")
     assert load_config("toy.toml").model.name == "toy"
+
+
+def test_the_keys_that_the_documentation_names_are_there() -> None:
+    tables = {table.name: table.type.__struct_fields__ for table in msgspec.structs.fields(Config)}
+    documentation = (SHIPPED.parent.parent / "docs/training.md").read_text(encoding="utf-8")
+    named = re.findall(rf"\b({'|'.join(tables)})\.([a-z_]+)\b", documentation.replace("log.jsonl", ""))
+    assert len(set(named)) > 15
+    assert [f"{table}.{key}" for table, key in named if key not in tables[table]] == []
+    for command in re.findall(r"^    worldclip (.*)", documentation, re.MULTILINE):
+        words = command.split()
+        load_config(words[words.index("--config") + 1], overrides=words[words.index("--set") + 1 :])
