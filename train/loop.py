@@ -78,9 +78,9 @@ class Run:
         if streams % ranks.count or batch % (ranks.count * passes):
             raise InputError(f"{ranks.count} ranks must divide data.streams ({streams}), and times train.accumulation the batch ({batch})")
         self.sources, self.tasks = open_sources(config, ranks), load_tasks(config.evaluate.tasks if config.evaluate.every_samples else ())
-        given = [f"{task.name}/{language}" for task in self.tasks for language in task.languages]
-        if config.checkpoint.best and config.checkpoint.best.rpartition("/")[0] not in given:
-            raise InputError(f"checkpoint.best: {config.checkpoint.best} is of no task and language; there are {', '.join(given)}")
+        given, best = [f"{task.name}/{language}" for task in self.tasks for language in task.languages], config.checkpoint.best
+        if best and best.rpartition("/")[0] not in given:
+            raise InputError(f"checkpoint.best: {best} is of no task and language; there are {', '.join(given)}")
         self.epochs = self.sources[0].epochs  # what is told by the epoch is told by the first set's
         output.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(output) if ranks.rank == 0 else None
@@ -97,15 +97,10 @@ class Run:
             torch.tensor(self.model.visual.preprocess_cfg[k], device=ranks.device).view(3, 1, 1) for k in ("mean", "std")
         )
         self.model.set_grad_checkpointing(config.train.activation_checkpointing)
-        #: What a run must share with the one that it goes on from: the model, the data and the order of the data.
-        self.identity = {"model": self.architecture, "images": "; ".join(of.identity for of in self.sources), "train.batch_size": batch}
-        self.identity |= {"train.seed": config.train.seed, "data.streams": streams, "data.shuffle_rows": config.data.shuffle_rows}
-        self.identity |= {"tokenizer": self.tokenizer([PROBE])[0].tolist(), "preprocessing": self.model.visual.preprocess_cfg}
-        start = ("pretrained", "lock_image", "unlocked_groups", "lock_text", "unlocked_layers")
-        self.identity |= {f"model.{key}": getattr(config.model, key) for key in start}
+        self.identity = self._identify()
         if saved := load_newest(output / "checkpoints", identity=self.identity):
             self.step, self.bad_images = saved["step"], saved["bad_images"]
-            self.best = saved["best"].get(config.checkpoint.best, -math.inf)
+            self.best = saved["best"].get(best, -math.inf)
         elif config.model.pretrained:
             load_pretrained(self.model, config.model, self.architecture)
         log.info("%s: %.1f M parameters; %s ranks", config.model.name, sum(p.numel() for p in self.model.parameters()) / 1e6, ranks.count)
@@ -126,6 +121,20 @@ class Run:
         self.logbook = Logbook(config, output, step=self.step, peak=peak) if ranks.rank == 0 else None
         self._thread, self._writing = ThreadPoolExecutor(1), Future[Path]()
         self._writing.set_result(output)
+
+    def _identify(self) -> dict[str, Any]:
+        """What a run must share with the one that it goes on from: the model, the data and the order of the data."""
+        model, data, train = self.config.model, self.config.data, self.config.train
+        start = ("pretrained", "lock_image", "unlocked_groups", "lock_text", "unlocked_layers")
+        return {
+            "model": self.architecture,
+            "tokenizer": self.tokenizer([PROBE])[0].tolist(),
+            "preprocessing": self.model.visual.preprocess_cfg,
+            **{f"model.{key}": getattr(model, key) for key in start},
+            "images": "; ".join(of.identity for of in self.sources),
+            **{f"data.{key}": getattr(data, key) for key in ("streams", "shuffle_rows")},
+            **{f"train.{key}": getattr(train, key) for key in ("batch_size", "seed")},
+        }
 
     def batches(self) -> Iterator[list[Part]]:
         """This rank's share of every batch from the next step on."""
