@@ -30,6 +30,8 @@ from pipelines.stage import Stage, Unit
 
 #: The embedded default. ``DirectRunner`` is a switch that may fetch another runner from the network; it is read as this one.
 EMBEDDED = "FnApiRunner"
+#: Beam's thread that reads an engine's messages, and the seconds in which it ends when a job has.
+_READER, _READER_S = "wait_until_finish_read", 5.0
 
 
 class Begin(beam.PTransform):
@@ -198,7 +200,7 @@ def _quiet() -> Iterator[None]:
     levels, hook = [logger.level for logger in loggers], threading.excepthook
 
     def tell(args: threading.ExceptHookArgs) -> None:
-        if not (args.thread and args.thread.name == "wait_until_finish_read"):
+        if not (args.thread and args.thread.name == _READER):
             hook(args)
 
     for logger in loggers:
@@ -207,6 +209,9 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        # It may notice a broken connection after everybody else.
+        for reader in [thread for thread in threading.enumerate() if thread.name == _READER]:
+            reader.join(_READER_S)
         threading.excepthook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -200,3 +201,17 @@ def test_a_refused_unit_does_not_undo_the_others(place: str) -> None:
         run(place, [*numbers(3), bad])
     assert all(f"{name[5:7]} 1" not in calls(place) for name in done)
     assert not storage.exists(storage.join(place, "out", "_SUCCESS"))
+
+
+def test_the_reader_of_an_engine_may_notice_late_that_the_connection_broke(capsys: pytest.CaptureFixture[str]) -> None:
+    noticed = []
+
+    def read() -> None:
+        time.sleep(0.2)
+        noticed.append(True)
+        raise ConnectionError("UNAVAILABLE")
+
+    with graph._quiet():
+        threading.Thread(target=read, name="wait_until_finish_read", daemon=True).start()
+    assert noticed
+    assert capsys.readouterr().err == ""
