@@ -474,6 +474,7 @@ def hosts_of_every_kind(server: Server) -> dict[str, tuple[int, str, Callable[[s
     }
 
 
+@pytest.mark.slow
 def test_two_thousand_images_of_hosts_of_every_kind_are_all_accounted_for(web: Server, tmp_path: Path) -> None:
     kinds = hosts_of_every_kind(web)
     web.routes |= {kind: send for kind, (_, _, send) in kinds.items() if send}

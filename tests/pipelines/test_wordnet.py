@@ -142,6 +142,7 @@ def _shortened(corpora: Path, root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_published_tables_of_which_some_are_absent(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Some synsets of cmn and hrv do not exist; five languages have no table, and English has no table but WordNet itself."""
     stage = wordnet(_shortened(shared_data / "nltk_data" / "corpora", tmp_path / "nltk_data"), tmp_path / "out")
