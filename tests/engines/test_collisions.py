@@ -20,6 +20,7 @@ from tests.world.chain import Chain, arguments, contents
 COPIES = 30
 
 
+@pytest.mark.slow
 def test_two_commands_at_a_time(chain: Chain, tmp_path: pathlib.Path) -> None:
     job, out, crawl = "match", tmp_path / "out", tmp_path / "crawl"
     crawl.mkdir()

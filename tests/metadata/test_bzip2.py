@@ -106,6 +106,7 @@ def test_a_range_is_all_that_is_read() -> None:
     assert beginning.tell() <= 1_000_000 + (3 << 20)
 
 
+@pytest.mark.slow
 def test_little_of_a_file_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     held = []
     grow = bzip2._Window._grow

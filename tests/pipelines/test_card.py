@@ -390,6 +390,7 @@ def test_a_model_of_ones_own_is_told_by_its_checksum(made: Path, tmp_path: Path)
 # -- entries that are given ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_entries_whose_sources_are_gone_are_taken_as_given(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpora, work = tmp_path / "nltk/corpora", tmp_path / "W"
     corpora.mkdir(parents=True)

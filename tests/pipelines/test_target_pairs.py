@@ -153,6 +153,7 @@ def test_a_sample_only_says_where_to_look(work: Path, tmp_path: Path, monkeypatc
     assert rows["all"] == open_stage(f"{work}/siblings", "dedup").counters["emitted"]
 
 
+@pytest.mark.slow
 def test_two_workers_and_what_is_there_already(work: Path, tmp_path: Path) -> None:
     """The same bytes; a pass that is there is not made again, after a kill in between neither."""
     (tmp_path / "one").mkdir()
