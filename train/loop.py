@@ -116,8 +116,9 @@ class Run:
             torch._dynamo.config.recompile_limit = 32
             for module in find_compiled(self.model, ranks):
                 module.compile(dynamic=False)
-        self.flops = count_flops(config.model, self.architecture)
         peak = peak_flops(ranks.device) if config.train.precision != "fp32" else None
+        #: Of an image and of a whole text, where their share of the peak is known.
+        self.flops = count_flops(config.model, self.architecture) if peak else (0, 0)
         self.logbook = Logbook(config, output, step=self.step, peak=peak) if ranks.rank == 0 else None
         self._thread, self._writing = ThreadPoolExecutor(1), Future[Path]()
         self._writing.set_result(output)

@@ -126,3 +126,20 @@ def test_sets_have_neighbouring_streams_by_their_weights(weights: list[float], s
 )
 def test_what_is_left_goes_to_the_largest_remainders(weights: list[float], streams: int, lengths: list[int]) -> None:
     assert [len(share) for share in stream_shares(weights, streams)] == lengths
+
+
+def test_a_part_without_streams_makes_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def order(rows: np.ndarray, shuffle: Shuffle, epoch: int) -> EpochOrder:
+        made.append(epoch)
+        return EpochOrder(rows, shuffle, epoch)
+
+    monkeypatch.setattr("balancing.epochs.EpochOrder", order)
+    epochs, shuffle = Epochs(np.full((2, 3), 4), 4), Shuffle(seed=1, batch_size=4, streams=2, shuffle_rows=2)
+
+    def read(epoch: int, group: int) -> str:
+        raise AssertionError("nothing is to be read")
+
+    assert list(walk(epochs, shuffle, range(0), steps=range(6), read=read)) == [[]] * 6
+    assert made == [0, 1]

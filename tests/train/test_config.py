@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from train.config import SHIPPED, Config, InputError, load_config, parse
+from train.distributed import join_ranks
 from train.model import create_model, find_architecture, image_size
 
 MINIMAL: dict[str, dict[str, object]] = {"model": {"name": "ViT-B-32"}, "train": {"steps": 10, "batch_size": 32}}
@@ -170,3 +171,10 @@ def test_the_keys_that_the_documentation_names_are_there() -> None:
     for command in re.findall(r"^    worldclip (.*)", documentation, re.MULTILINE):
         words = command.split()
         load_config(words[words.index("--config") + 1], overrides=words[words.index("--set") + 1 :])
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"train\.device is cuda, and torch finds no GPU"):
+        join_ranks("cuda")
+    assert join_ranks("auto").device.type == "cpu"
