@@ -51,7 +51,7 @@ def text_lengths(material: Material) -> Iterator[Row]:
         fast=lambda: losses.append(learn(short, short.sort(tokens))),
         naive=lambda: losses.append(learn(padded, tokens)),
         exact=False,
-        input=f"{_BATCH} texts of {mean:.0f} tokens on average for {config.name}; naive: open_clip's CLIP, all {padded.context_length} long",
+        input=f"{_BATCH} texts of {mean:.0f} tokens on average for {config.name}; naive: open_clip's, all {padded.context_length} long",
         command="text_lengths",
     )
     if max(losses) - min(losses) > 1e-4:
